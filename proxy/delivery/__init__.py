@@ -1,0 +1,1 @@
+"""The corridor: locate, flights, fill, spool, send."""

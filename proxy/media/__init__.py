@@ -1,0 +1,1 @@
+"""What the bytes are: digests and the ISO media container."""

@@ -1,0 +1,1 @@
+"""Where owned bytes live: the bucket and this machine's disk."""

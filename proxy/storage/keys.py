@@ -1,0 +1,97 @@
+"""Every key in the bucket and every path on disk, in one place.
+
+Bucket (s3://name or a directory):
+
+    videos/<request_id>.mp4                        the clip; user metadata below
+
+Data directory (FIRSTVIEW_DATA_DIR):
+
+    catalog.sqlite                                 the embedded catalog
+    bucket/                                        the embedded bucket
+    │   videos/<request_id>.mp4                    as in S3
+    │   .meta/videos/<request_id>.mp4.json         what S3 keeps as metadata, ETag and MD5
+    │   .tmp/<random>                              written, not yet visible
+    spool/<request_id>.<source>.part               a clip on its way in; flock'ed by its filler
+    spool/<request_id>.<source>.json               its facts: who it is, where it came from
+    cache/<2 hex>/<request_id>.<etag>.mp4          a whole clip whose bucket copy is elsewhere
+    cache/<2 hex>/<request_id>.<etag>.json         its facts
+
+`<source>` is the first 16 hex digits of the SHA-256 of the source's identity, so that a re-pointed
+id never continues the file of its former source.
+
+Belongs here: names. Must not know: how any of them is read or written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+VIDEOS_PREFIX = "videos/"
+
+META_ETAG = "firstview-etag"
+META_LAST_MODIFIED = "firstview-last-modified"
+META_SHA256 = "firstview-sha256"
+META_MODEL = "firstview-model"
+META_REQUEST_ID = "firstview-request-id"
+META_PROMPT_HASH = "firstview-prompt-hash"
+
+
+def clip_key(request_id: str) -> str:
+    """Bucket key of a clip."""
+    return f"{VIDEOS_PREFIX}{request_id}.mp4"
+
+
+def clip_path(request_id: str) -> str:
+    """Public URL path of a clip: the key, rooted."""
+    return f"/{clip_key(request_id)}"
+
+
+def short_hash(text: str) -> str:
+    """First 16 hex digits of a text's SHA-256: a name, not a secret."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def default_database(data_dir: Path) -> Path:
+    """The embedded catalog's file."""
+    return data_dir / "catalog.sqlite"
+
+
+def default_bucket(data_dir: Path) -> Path:
+    """The embedded bucket's directory."""
+    return data_dir / "bucket"
+
+
+def spool_dir(data_dir: Path) -> Path:
+    """Where clips on their way in are kept."""
+    return data_dir / "spool"
+
+
+def cache_dir(data_dir: Path) -> Path:
+    """Where whole clips of a remote bucket are kept."""
+    return data_dir / "cache"
+
+
+def spool_name(request_id: str, source: str) -> str:
+    """File name, without ending, of a clip on its way in from `source` (its identity)."""
+    return f"{request_id}.{short_hash(source)}"
+
+
+def cached_name(request_id: str, etag: str) -> str:
+    """File name, without ending, of a cached clip, with its two-digit folder."""
+    return f"{short_hash(request_id)[:2]}/{request_id}.{etag}"
+
+
+def object_path(bucket: Path, key: str) -> Path:
+    """A directory bucket's file for a key."""
+    return bucket / key
+
+
+def object_meta_path(bucket: Path, key: str) -> Path:
+    """A directory bucket's metadata file for a key."""
+    return bucket / ".meta" / f"{key}.json"
+
+
+def object_temp_dir(bucket: Path) -> Path:
+    """Where a directory bucket writes what is not yet visible."""
+    return bucket / ".tmp"

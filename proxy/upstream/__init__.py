@@ -1,0 +1,1 @@
+"""The outside where clips are born: fal.media."""

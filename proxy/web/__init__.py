@@ -1,0 +1,1 @@
+"""HTTP: what a request means and what its reply says; never where the bytes come from."""
