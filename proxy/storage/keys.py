@@ -52,14 +52,14 @@ def short_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def default_database(data_dir: Path) -> Path:
-    """The embedded catalog's file."""
-    return data_dir / "catalog.sqlite"
+def database_url(configured: str, data_dir: Path) -> str:
+    """The catalog's URL: as configured, else the embedded catalog's file."""
+    return configured or f"sqlite:///{data_dir.absolute() / 'catalog.sqlite'}"
 
 
-def default_bucket(data_dir: Path) -> Path:
-    """The embedded bucket's directory."""
-    return data_dir / "bucket"
+def bucket_url(configured: str, data_dir: Path) -> str:
+    """The bucket's URL: as configured, else the embedded bucket's directory."""
+    return configured or (data_dir.absolute() / "bucket").as_uri()
 
 
 def spool_dir(data_dir: Path) -> Path:

@@ -1,0 +1,260 @@
+"""Every setting: its name, unit, default, and one sentence.
+
+Belongs here: what can be set, and whether what was set makes sense. Must not know: what is done
+with it. Each is read from the environment as `FIRSTVIEW_<NAME>`, or from a `.env` file; the
+bucket's credentials come by the AWS variables that every S3 tool reads.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
+
+from pydantic import BeforeValidator, ByteSize, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from proxy.errors import SettingsError
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
+_SIZE = re.compile(r"\d+(\.\d+)?\s*([KMGTP]i?)?B?", re.IGNORECASE)
+_UNITS = {"ms": 0.001, "s": 1.0, None: 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def parse_duration(value: object) -> object:
+    """Turn `"24h"`, `"1.5s"` or a bare number of seconds into seconds; leave the rest alone."""
+    if not isinstance(value, str):
+        return value
+    match = _DURATION.fullmatch(value.strip())
+    if match is None:
+        msg = f"{value!r} is not a time: write a number with ms, s, m, h or d, such as 30s or 24h"
+        raise ValueError(msg)
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def parse_size(value: object) -> object:
+    """Turn `"20GiB"`, `"512 MB"` or a bare number into bytes; leave the rest alone."""
+    if not isinstance(value, str):
+        return value
+    if _SIZE.fullmatch(value.strip()) is None:
+        msg = f"{value!r} is not a size: write a number with B, KiB, MiB, GiB, KB, MB, … as in 20GiB"
+        raise ValueError(msg)
+    return value.strip()
+
+
+def parse_address(value: str) -> tuple[str, int]:
+    """Turn `"127.0.0.1:8080"`, `":8080"` (all interfaces) or `"[::1]:8080"` into host and port."""
+    host, colon, port = value.rpartition(":")
+    if not colon or not port.isdigit() or not 0 <= int(port) <= 65535:  # noqa: PLR2004
+        msg = f"{value!r} is not an address: write host:port, such as 127.0.0.1:8080 or :8080"
+        raise ValueError(msg)
+    return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - ":8080" asks for just that
+
+
+def _check_address(value: object) -> object:
+    if isinstance(value, str):
+        parse_address(value)
+    return value
+
+
+def _split_list(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(item.strip() for item in value.split(",") if item.strip())
+    return value
+
+
+Seconds = Annotated[float, BeforeValidator(parse_duration), Field(gt=0)]
+Address = Annotated[str, BeforeValidator(_check_address)]
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_list)]
+Size = Annotated[ByteSize, BeforeValidator(parse_size), Field(gt=0)]
+
+
+def _setting(default: Any, sentence: str, **more: Any) -> Any:  # noqa: ANN401 - pydantic's own type
+    return Field(default=default, description=sentence, validate_default=True, **more)
+
+
+class Settings(BaseSettings):
+    """All of firstview's settings; sizes take `20GiB`, times take `24h`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="FIRSTVIEW_", env_file=".env", extra="ignore", frozen=True
+    )
+
+    # where things are
+    data_dir: Path = _setting(
+        Path("data"), "Directory of the catalog, the spool, the disk cache and the embedded bucket."
+    )
+    bucket_url: str = _setting(
+        "", "Owned bucket: `s3://name` or `file:///path`; empty: `bucket` under the data directory."
+    )
+    database_url: SecretStr = _setting(
+        SecretStr(""),
+        "Catalog: `postgresql://…` or `sqlite:///path`; empty: SQLite under the data directory.",
+    )
+    listen: Address = _setting(":8080", "Address of the public listener, host:port.")
+    admin_listen: Address = _setting("127.0.0.1:8081", "Address of the admin listener, host:port.")
+    admin_token: SecretStr | None = _setting(
+        None, "Bearer token of the admin API; without one the admin API answers 401 to all."
+    )
+    public_url: str = _setting(
+        "http://localhost:8080", "Address under which viewers reach the public listener."
+    )
+
+    # upstream
+    upstream_hosts: Names = _setting(
+        ("fal.media", "*.fal.media"), "Hosts that clips may be fetched from, comma-separated."
+    )
+    upstream_allow_insecure: bool = _setting(
+        False, "Allow http and private addresses upstream; for tests and the demo only."
+    )
+    upstream_token: SecretStr | None = _setting(
+        None, "Bearer token sent to upstream media hosts, for private files; never the fal key."
+    )
+    upstream_connect_timeout: Seconds = _setting("10s", "Longest wait for an upstream connection.")
+    upstream_first_byte_timeout: Seconds = _setting(
+        "60s", "Longest wait for upstream's status line; a file still being written blocks reads."
+    )
+    upstream_stall_timeout: Seconds = _setting(
+        "15s", "Longest pause inside an upstream body before it is resumed."
+    )
+    upstream_max_redirects: int = _setting(3, "Redirects followed, each to an allowed host.", ge=0)
+    upstream_max_connections: int = _setting(512, "Connections to upstream hosts.", ge=1)
+    upstream_read_buffer: Size = _setting("1MiB", "Bytes of one upstream body held in memory.")
+
+    # the corridor
+    max_clip_bytes: Size = _setting("2GiB", "Largest clip that is accepted.")
+    max_fills: int = _setting(256, "Clips being filled at once.", ge=1)
+    fill_stall_timeout: Seconds = _setting(
+        "60s", "Longest time without a new byte, resuming included, before a fill fails."
+    )
+    fill_resume_backoff: Seconds = _setting(
+        "250ms", "First wait before a broken source is resumed; doubles up to 5 s, with jitter."
+    )
+    seek_ahead: Size = _setting(
+        "4MiB", "Distance past what has arrived beyond which a range is asked from the source."
+    )
+    seek_streams: int = _setting(
+        16, "Ranges of one clip asked from its source at once beside the fill.", ge=0
+    )
+    range_fill_bytes: Size = _setting(
+        "4GiB", "Bytes of fills in flight that range requests alone have set off."
+    )
+    disk_reserve: Size = _setting(
+        "256MiB", "Free bytes always left on the disk; below, clips are streamed through."
+    )
+
+    # the bucket
+    single_put_max: Size = _setting("16MiB", "Largest clip sent to the bucket in one request.")
+    part_size: Size = _setting(
+        "16MiB", "Bytes of one part of a larger upload; grows for clips of over 10,000 parts."
+    )
+    upload_parts: int = _setting(4, "Parts of one upload on their way at once.", ge=1)
+    max_uploads: int = _setting(32, "Bucket uploads that send bytes at once.", ge=1)
+    bucket_connect_timeout: Seconds = _setting("5s", "Longest wait for a bucket connection.")
+    bucket_timeout: Seconds = _setting(
+        "30s", "Longest pause of the bucket inside one request before it is tried again."
+    )
+    bucket_attempts: int = _setting(4, "Tries of one bucket request.", ge=1)
+    bucket_retry_wait: Seconds = _setting(
+        "5s", "First wait before a kept clip is sent again to a bucket that was down."
+    )
+    bucket_retry_max_wait: Seconds = _setting("5m", "Longest such wait; they double, with jitter.")
+    bucket_conditional_complete: bool | None = _setting(
+        None, "Send If-None-Match when completing multipart uploads; unset: all but R2."
+    )
+    bucket_lookup_unknown: bool = _setting(
+        True, "Look for clips in the bucket that the catalog does not know."
+    )
+    bucket_lookup_rate: float = _setting(50.0, "Such look-ups a second, and their burst.", gt=0)
+
+    # the disk and memory
+    cache_max_bytes: Size = _setting(
+        "20GiB", "Bytes of local disk for cached clips, clips on their way in, and kept ones."
+    )
+    open_files: int = _setting(1024, "Descriptors of clips kept open between requests.", ge=1)
+    facts_ttl: Seconds = _setting(
+        "60s", "Longest time that facts about a clip are believed without asking the catalog."
+    )
+    facts_max: int = _setting(100_000, "Clips whose facts are kept in memory.", ge=1)
+
+    # HTTP
+    cache_control: str = _setting(
+        "public, max-age=31536000, immutable", "Cache-Control of a clip's replies."
+    )
+    cors_origin: str = _setting("*", "Access-Control-Allow-Origin of a clip's replies.")
+    max_connections: int = _setting(20_000, "Open connections to the public listener.", ge=1)
+    max_viewers: int = _setting(10_000, "Clip replies in progress at once.", ge=1)
+    keepalive_timeout: Seconds = _setting(
+        "910s", "Idle time of a kept-alive connection; must outlast Cloudflare's 900 s."
+    )
+    header_timeout: Seconds = _setting("20s", "Longest time that a request's header may take.")
+    send_stall_timeout: Seconds = _setting(
+        "60s", "Longest time that a viewer may read nothing while there is something to read."
+    )
+    max_line_bytes: Size = _setting("16KiB", "Longest request line or header field.")
+    max_header_bytes: Size = _setting("128KiB", "Longest request header in all.")
+    drain_timeout: Seconds = _setting(
+        "30s", "Time that replies and fills get to finish when the process is told to stop."
+    )
+    log_level: str = _setting("info", "Least severe log entries that are written.")
+    log_format: str = _setting("json", "`json`, or `console` for people.")
+
+    @property
+    def listen_address(self) -> tuple[str, int]:
+        """Host and port of the public listener."""
+        return parse_address(self.listen)
+
+    @property
+    def admin_address(self) -> tuple[str, int]:
+        """Host and port of the admin listener."""
+        return parse_address(self.admin_listen)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        problems = list(_bucket_problems(self.bucket_url))
+        database = self.database_url.get_secret_value()
+        if database and urlsplit(database).scheme not in {"sqlite", "postgresql", "postgres"}:
+            problems.append("FIRSTVIEW_DATABASE_URL must start with sqlite:/// or postgresql://")
+        if urlsplit(self.public_url).scheme not in {"http", "https"}:
+            problems.append("FIRSTVIEW_PUBLIC_URL must start with http:// or https://")
+        if not self.upstream_hosts:
+            problems.append("FIRSTVIEW_UPSTREAM_HOSTS must name at least one host")
+        if self.part_size < 5 * 1024 * 1024:
+            problems.append("FIRSTVIEW_PART_SIZE must be at least 5MiB: no store takes less")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+
+def _bucket_problems(url: str) -> list[str]:
+    parts = urlsplit(url)
+    if not url or (parts.scheme == "s3" and parts.netloc and parts.path in {"", "/"}):
+        return []
+    if parts.scheme == "file" and not parts.netloc and parts.path.startswith("/"):
+        return []
+    return ["FIRSTVIEW_BUCKET_URL must be s3://name or file:///absolute/path"]
+
+
+def load(**overrides: Any) -> Settings:  # noqa: ANN401 - any setting's own type
+    """Read the settings from the environment and `.env`; `overrides` win.
+
+    Raises SettingsError with every mistake, one a line, in the names that the owner wrote.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        raise SettingsError(explain(error)) from error
+
+
+def explain(error: ValidationError) -> str:
+    """Turn pydantic's findings into lines such as `FIRSTVIEW_LISTEN: "x" is not an address`."""
+    lines = []
+    for found in error.errors(include_url=False):
+        name = "".join(f"FIRSTVIEW_{part}".upper() for part in found["loc"][:1])
+        message = found["msg"].removeprefix("Value error, ")
+        value = "" if "secret" in found["type"] or not name else f" (got {found['input']!r})"
+        lines.extend(
+            f"{name}: {text}{value}" if name else text for text in message.split("; ") if text
+        )
+    return "\n".join(lines)
