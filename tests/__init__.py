@@ -1,0 +1,1 @@
+"""The tests. A test's name says which behaviour it proves."""

@@ -1,0 +1,30 @@
+"""What holds for every test: where fixtures come from, and how hypothesis behaves.
+
+The rest of the common ground lives in plugins of its own, one subject per file. A new file with
+fixtures is added to `pytest_plugins`, and to nothing else.
+"""
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+pytest_plugins = [
+    "tests.fixtures.programs",
+    "tests.fixtures.event_loop",
+    "tests.fixtures.postgres",
+    "tests.fixtures.s3",
+]
+
+# The default never fails by chance: the same examples each time, and no judgement by the clock.
+settings.register_profile(
+    "ci",
+    deadline=None,
+    derandomize=True,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+# New examples on every run, and many of them: HYPOTHESIS_PROFILE=explore make test
+settings.register_profile(
+    "explore", settings.get_profile("ci"), derandomize=False, max_examples=2000
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
