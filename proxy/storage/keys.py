@@ -8,9 +8,11 @@ Data directory (FIRSTVIEW_DATA_DIR):
 
     catalog.sqlite                                 the embedded catalog
     bucket/                                        the embedded bucket
-    │   videos/<request_id>.mp4                    as in S3
-    │   .meta/videos/<request_id>.mp4.json         what S3 keeps as metadata, ETag and MD5
+    │   videos/<request_id>.mp4                    as in S3; the extended attribute user.firstview
+    │                                              holds what S3 keeps as metadata, and the SHA-256
+    │   .meta/videos/<request_id>.mp4.json         the same, where there are no such attributes
     │   .tmp/<random>                              written, not yet visible
+    │   .lock                                      flock'ed by whoever makes an object visible
     spool/<request_id>.<source>.part               a clip on its way in; flock'ed by its filler
     spool/<request_id>.<source>.json               its facts: who it is, where it came from
     cache/<2 hex>/<request_id>.<etag>.mp4          a whole clip whose bucket copy is elsewhere
@@ -95,3 +97,8 @@ def object_meta_path(bucket: Path, key: str) -> Path:
 def object_temp_dir(bucket: Path) -> Path:
     """Where a directory bucket writes what is not yet visible."""
     return bucket / ".tmp"
+
+
+def object_lock_path(bucket: Path) -> Path:
+    """The file that a directory bucket's writers lock while they change what is visible."""
+    return bucket / ".lock"
