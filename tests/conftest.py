@@ -13,6 +13,7 @@ pytest_plugins = [
     "tests.fixtures.event_loop",
     "tests.fixtures.postgres",
     "tests.fixtures.s3",
+    "tests.fixtures.fal",
 ]
 
 # The default never fails by chance: the same examples each time, and no judgement by the clock.
