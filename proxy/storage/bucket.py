@@ -46,6 +46,14 @@ class NewObject:
     replaces: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalObject:
+    """An object's own file, open, with what is said of exactly that file. The caller closes it."""
+
+    fd: int
+    info: ObjectInfo
+
+
 class Upload(Protocol):
     """One object on its way into the bucket, read from a local file that only grows."""
 
@@ -95,6 +103,15 @@ class Bucket(Protocol):
 
     def upload(self, new: NewObject, path: Path) -> Upload:
         """Begin to write an object from a local file; nothing is sent before `advance`."""
+        ...
+
+    @property
+    def is_local(self) -> bool:
+        """Whether objects are files of this machine, so that no second copy is kept of them."""
+        ...
+
+    async def open_local(self, key: str) -> LocalObject | None:
+        """Open an object's own file; None if there is none, or this bucket is not local."""
         ...
 
     def local_path(self, key: str) -> Path | None:

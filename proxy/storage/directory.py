@@ -23,7 +23,7 @@ from proxy.errors import (
     SourceChanged,
 )
 from proxy.storage import keys
-from proxy.storage.bucket import NewObject, ObjectInfo
+from proxy.storage.bucket import LocalObject, NewObject, ObjectInfo
 from proxy.storage.directory_commit import Conflict, Placing
 from proxy.storage.directory_files import Found, ObjectFiles
 from proxy.storage.disk_threads import Disk, mapped_errors
@@ -92,6 +92,17 @@ class DirectoryBucket:
         """See `Bucket.upload`. Once committed, nobody may write to the file again."""
         _check_key(new.key)
         return DirectoryUpload(self._files, self._disk, new, path)
+
+    @property
+    def is_local(self) -> bool:
+        """See `Bucket.is_local`."""
+        return True
+
+    async def open_local(self, key: str) -> LocalObject | None:
+        """See `Bucket.open_local`."""
+        _check_key(key)
+        found = await self._look(key)
+        return None if found is None else LocalObject(fd=found.fd, info=found.info)
 
     def local_path(self, key: str) -> Path | None:
         """See `Bucket.local_path`."""

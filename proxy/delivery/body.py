@@ -1,0 +1,150 @@
+"""The body of one fill, across every time that it broke and was continued.
+
+Belongs here: proving that what is being read is the clip that was announced at first. Must not
+know: the viewers, the disk budget, or how long to be patient.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+
+from proxy.delivery.sources import Source
+from proxy.delivery.spool import Spool
+from proxy.errors import NotAClip, SourceChanged, SourceTimeout
+from proxy.records import ByteStream, ClipFacts
+
+_FTYP_BYTES = 12
+"""An ISO media file opens with a box: 4 bytes of size, `ftyp`, a brand (ISO/IEC 14496-12 §4.3)."""
+
+
+class Body:
+    """An open source; what it announced first is what counts."""
+
+    def __init__(self, source: Source, stream: ByteStream) -> None:
+        """Take an open stream; use `open`."""
+        self.source = source
+        self._stream = stream
+        self._head = stream.head
+        self.total = stream.head.total
+        self._pending = b""
+
+    @classmethod
+    async def open(cls, source: Source, max_bytes: int) -> Body:
+        """Open a source and refuse what is no clip before anyone is answered.
+
+        This waits for the first bytes, so that a source which fails early is still a proper
+        error. Raises SourceError, BucketError, ObjectMissing.
+        """
+        stream = await source.open()
+        body = cls(source, stream)
+        try:
+            body._check_head(max_bytes)
+            await body._check_first_bytes()
+        except BaseException:
+            await stream.close()
+            raise
+        return body
+
+    @property
+    def validator(self) -> str | None:
+        """The strong ETag of the source, quoted."""
+        return self._head.validator
+
+    @property
+    def md5(self) -> bytes | None:
+        """MD5 of the whole clip, if the source gave one."""
+        return self._head.md5
+
+    def facts(self, length: int) -> ClipFacts:
+        """What the clip is, by what its source said."""
+        return self.source.facts(self._head, length)
+
+    def _check_head(self, max_bytes: int) -> None:
+        head = self._head
+        if head.start != 0:
+            msg = "the source began in the middle"
+            raise SourceChanged(msg)
+        if self.total is None:
+            self.total = self.source.expected_length
+        if self.total is None and not head.framed:
+            msg = "the source told no length and could end anywhere"
+            raise NotAClip(msg)
+        if self.total is None:
+            return
+        if not 0 < self.total <= max_bytes:
+            msg = f"a clip of {self.total} bytes is not accepted"
+            raise NotAClip(msg)
+        self.facts(self.total)
+
+    async def _check_first_bytes(self) -> None:
+        while len(self._pending) < _FTYP_BYTES:
+            chunk = await self._stream.read()
+            if not chunk:
+                break
+            self._pending += chunk
+        if self.source.tier == "upstream" and self._pending[4:8] != b"ftyp":
+            msg = f"the source's first {len(self._pending)} bytes are not those of an mp4"
+            raise NotAClip(msg)
+
+    async def read(self) -> bytes:
+        """Return the next bytes, in order; b"" at the proper end."""
+        if self._pending:
+            chunk, self._pending = self._pending, b""
+            return chunk
+        return await self._stream.read()
+
+    async def reopen(self, spool: Spool, timeout: float) -> None:
+        """Open the rest of the clip, proven to continue what the spool holds.
+
+        By range only where a strong validator ties both bodies together. Otherwise the whole
+        body is asked for again, and what is held already is compared by digest while it is
+        skipped. Raises SourceChanged when the clip is not the same any more, SourceTimeout after
+        `timeout` seconds without an answer.
+        """
+        by_range = self.validator is not None and self.source.seekable()
+        start = spool.mark.written if by_range else 0
+        try:
+            async with asyncio.timeout(timeout):
+                stream = await self.source.open(
+                    start, None, validator=self.validator if start else None
+                )
+        except TimeoutError as error:
+            raise SourceTimeout from error
+        try:
+            self._check_continues(stream, start)
+            pending = await _skip(stream, spool) if stream.head.start == 0 else b""
+        except BaseException:
+            await stream.close()
+            raise
+        self._stream, self._pending = stream, pending
+
+    def _check_continues(self, stream: ByteStream, start: int) -> None:
+        head = stream.head
+        if head.validator != self.validator:
+            msg = "the source's ETag changed while it was being read"
+            raise SourceChanged(msg)
+        if head.total not in {self.total, self._head.total} or head.start not in {0, start}:
+            msg = f"resumed at {start} of {self.total}, got {head.start} of {head.total}"
+            raise SourceChanged(msg)
+
+    async def close(self) -> None:
+        """Let go of the connection; may be called again."""
+        await self._stream.close()
+
+
+async def _skip(stream: ByteStream, spool: Spool) -> bytes:
+    """Read past what the spool holds; return what came after it. Raises SourceChanged."""
+    left, rest, seen = spool.mark.written, b"", hashlib.sha256()
+    while left:
+        chunk = await stream.read()
+        if not chunk:
+            msg = "the source is shorter than what it sent before"
+            raise SourceChanged(msg)
+        part, rest = chunk[:left], chunk[left:]
+        seen.update(part)
+        left -= len(part)
+    if seen.digest() != spool.digest().digest():
+        msg = "the source's bytes changed while it was being read"
+        raise SourceChanged(msg)
+    return rest

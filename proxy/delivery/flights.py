@@ -1,0 +1,141 @@
+"""Flights: the clips on their way in, so that any number of viewers cause one fill.
+
+Belongs here: who is filling what, and waiting for a fill to know its clip. Must not know: how a
+fill works. The race that this settles is spelled out at `join_or_start`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator
+
+from proxy.delivery.sources import Source
+from proxy.delivery.spool import Spool
+from proxy.errors import FirstviewError, Overloaded
+from proxy.records import ClipFacts
+
+
+class Flight:
+    """One clip on its way in. Its task outlives every viewer."""
+
+    def __init__(self, request_id: str, sources: tuple[Source, ...], *, by_range: bool) -> None:
+        """Begin without facts; `by_range` says that nobody has asked for the whole clip yet."""
+        self.request_id = request_id
+        self.sources = sources
+        self.by_range = by_range
+        self.facts: ClipFacts | None = None
+        self.source: Source | None = None
+        self.validator: str | None = None
+        self.spool: Spool | None = None
+        self.seeks = 0
+        self.superseded = False
+        self.task: asyncio.Task[None] | None = None
+        self._ready: asyncio.Future[ClipFacts] = asyncio.get_running_loop().create_future()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether `ready` returns without waiting."""
+        return self._ready.done()
+
+    async def ready(self) -> ClipFacts:
+        """Wait until the clip's facts are known and its first bytes are here.
+
+        Afterwards `spool` is set, or None if there is no room for the clip and it has to be
+        streamed through from `source`. Raises what made the fill fail before its first byte.
+        """
+        return await asyncio.shield(self._ready)
+
+    def land(self, facts: ClipFacts) -> None:
+        """Let the waiting viewers begin."""
+        self.facts = facts
+        if not self._ready.done():
+            self._ready.set_result(facts)
+
+    def fail(self, error: FirstviewError) -> None:
+        """Tell the waiting viewers, and those who are reading."""
+        if not self._ready.done():
+            self._ready.set_exception(error)
+            self._ready.exception()  # a flight without viewers has nobody to retrieve it
+        if self.spool is not None:
+            self.spool.fail(error)
+
+    @contextlib.contextmanager
+    def seek(self, limit: int) -> Iterator[bool]:
+        """Take one of the clip's `limit` places for a range beside the fill, if there is one."""
+        taken = self.seeks < limit
+        self.seeks += taken
+        try:
+            yield taken
+        finally:
+            self.seeks -= taken
+
+
+class Flights:
+    """All flights of this process."""
+
+    def __init__(self, max_fills: int) -> None:
+        """Bound the number of fills at once."""
+        self._flights: dict[str, Flight] = {}
+        self._max_fills = max_fills
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        """How many clips are on their way in."""
+        return len(self._flights)
+
+    def get(self, request_id: str) -> Flight | None:
+        """The flight of a clip, if there is one."""
+        return self._flights.get(request_id)
+
+    def join_or_start(
+        self,
+        request_id: str,
+        sources: tuple[Source, ...],
+        fill: Callable[[Flight], Awaitable[None]],
+        *,
+        by_range: bool,
+    ) -> tuple[Flight, bool]:
+        """Return the clip's flight and whether it was there already.
+
+        Nothing is awaited between looking and starting, so of two callers who both found the
+        clip nowhere, one starts the fill and the other joins it. Raises Overloaded at the bound.
+        """
+        flight = self._flights.get(request_id)
+        if flight is not None:
+            flight.by_range = flight.by_range and by_range
+            return flight, True
+        if len(self._flights) >= self._max_fills:
+            msg = "too many clips are being fetched at once; try again shortly"
+            raise Overloaded(msg)
+        flight = Flight(request_id, sources, by_range=by_range)
+        self._flights[request_id] = flight
+        flight.task = asyncio.create_task(self._run(flight, fill), name=f"fill {request_id}")
+        self._tasks.add(flight.task)
+        flight.task.add_done_callback(self._tasks.discard)
+        return flight, False
+
+    async def _run(self, flight: Flight, fill: Callable[[Flight], Awaitable[None]]) -> None:
+        try:
+            await fill(flight)
+        finally:
+            self.forget(flight)
+
+    def forget(self, flight: Flight) -> None:
+        """Let the next viewer of the clip look for it anew."""
+        if self._flights.get(flight.request_id) is flight:
+            del self._flights[flight.request_id]
+
+    def supersede(self, request_id: str) -> None:
+        """The id was re-pointed: present viewers finish, nothing of it is kept, none join."""
+        flight = self._flights.pop(request_id, None)
+        if flight is not None:
+            flight.superseded = True
+
+    async def drain(self, timeout: float) -> None:
+        """Let the fills finish for `timeout` seconds, then cancel them."""
+        if self._tasks:
+            _, late = await asyncio.wait(set(self._tasks), timeout=timeout)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)

@@ -1,0 +1,125 @@
+"""Who a clip is: its ETag, its Last-Modified, and how both travel in an object's metadata.
+
+Belongs here: pure rules that make every tier, replica and moment say the same of a clip. Must not
+know: where the clip is, or how it is sent.
+
+The ETag of a clip from fal is a hash of its URL's *path* and its length, so that any replica
+computes it alone; a URL's host or query may change without making another clip of it. An object
+that someone else put into the bucket gets its ETag from the bucket's ETag and length. Which kind
+an id has is fixed by whoever saw it first, and kept in the catalog and in the metadata.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from urllib.parse import urlsplit
+
+from proxy.records import BodyHead, ClipFacts, Generation
+from proxy.storage import keys
+
+
+def source_path(url: str) -> str:
+    """The part of a source URL that identifies its bytes."""
+    return urlsplit(url).path
+
+
+def etag_of(identity: str, length: int) -> str:
+    """First 16 bytes, in hex, of SHA-256(identity, newline, length)."""
+    return hashlib.sha256(f"{identity}\n{length}".encode()).hexdigest()[:32]
+
+
+def facts_from_source(row: Generation, url: str, head: BodyHead, length: int) -> ClipFacts:
+    """Facts of a clip whose source just said its length.
+
+    Last-Modified is what was first seen, else the source's, else when the catalog says that the
+    clip was made: the same for every replica, and never the time of the request.
+    """
+    etag = etag_of(source_path(url), length)
+    known = row.last_modified if row.etag == etag else None
+    when = known or head.last_modified or row.completed_at or row.created_at
+    return ClipFacts(
+        request_id=row.request_id,
+        length=length,
+        etag=etag,
+        last_modified=_whole_seconds(when),
+        model=row.model,
+    )
+
+
+def facts_from_object(
+    request_id: str,
+    row: Generation | None,
+    *,
+    size: int,
+    object_etag: str,
+    last_modified: datetime,
+    metadata: Mapping[str, str],
+) -> ClipFacts:
+    """Facts of a clip that the bucket holds: ours by its metadata, else adopted.
+
+    What the catalog fixed for this very length wins over an object without metadata of ours, so
+    that one id never has ETags of both kinds.
+    """
+    etag, when = metadata.get(keys.META_ETAG), metadata.get(keys.META_LAST_MODIFIED)
+    if etag is None and row is not None and row.etag and row.content_length == size:
+        etag = row.etag
+        when = row.last_modified.isoformat() if row.last_modified else when
+    return ClipFacts(
+        request_id=request_id,
+        length=size,
+        etag=etag or etag_of(object_etag, size),
+        last_modified=_whole_seconds(_parse_time(when) or last_modified),
+        model=metadata.get(keys.META_MODEL) or (row.model if row else None),
+    )
+
+
+def facts_from_row(row: Generation) -> ClipFacts | None:
+    """Facts that the catalog has fixed already; None while the source was never seen."""
+    if row.etag is None or row.content_length is None or row.last_modified is None:
+        return None
+    return ClipFacts(
+        request_id=row.request_id,
+        length=row.content_length,
+        etag=row.etag,
+        last_modified=_whole_seconds(row.last_modified),
+        model=row.model,
+    )
+
+
+def same_clip(row: Generation, facts: ClipFacts) -> bool:
+    """Whether the catalog still means the clip of these facts, or was re-pointed since."""
+    if row.etag is not None:
+        return row.etag == facts.etag
+    if row.fal_url is None:
+        return True
+    return etag_of(source_path(row.fal_url), facts.length) == facts.etag
+
+
+def metadata_of(facts: ClipFacts, prompt_hash: str | None = None) -> dict[str, str]:
+    """What is written beside the bytes, so that the bucket alone can rebuild the catalog."""
+    metadata = {
+        keys.META_REQUEST_ID: facts.request_id,
+        keys.META_ETAG: facts.etag,
+        keys.META_LAST_MODIFIED: facts.last_modified.isoformat(),
+    }
+    if facts.model is not None and facts.model.isascii() and facts.model.isprintable():
+        metadata[keys.META_MODEL] = facts.model
+    if prompt_hash is not None:
+        metadata[keys.META_PROMPT_HASH] = prompt_hash
+    return metadata
+
+
+def _whole_seconds(when: datetime) -> datetime:
+    return when.astimezone(UTC).replace(microsecond=0)
+
+
+def _parse_time(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return when if when.tzinfo else when.replace(tzinfo=UTC)

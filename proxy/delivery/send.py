@@ -1,0 +1,231 @@
+"""Send: one stretch of a clip from wherever it is to one viewer.
+
+Belongs here: choosing, byte by byte, between the whole file, the spool and the source itself.
+Must not know: HTTP heads, or how the clip was located.
+
+    whole file ─────────────────────────────▶ sendfile
+    flight, near the watermark ─▶ spool ────▶ sendfile up to the watermark, wait, again
+    flight, far ahead of it ────▶ the source, by range, beside the fill
+    flight without room ────────▶ the source, whatever it takes
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from proxy.clock import Clock
+from proxy.delivery.flights import Flight
+from proxy.delivery.sources import Source
+from proxy.delivery.view import View
+from proxy.delivery.viewer import ViewerSocket
+from proxy.errors import (
+    DiskExhausted,
+    FirstviewError,
+    SourceChanged,
+    SourceUnavailable,
+    ViewerLeft,
+    ViewerStalled,
+)
+from proxy.records import ByteStream
+from proxy.settings import Settings
+from proxy.telemetry.metrics import Metrics
+
+_MAX_BACKOFF = 5.0
+
+
+class Sender:
+    """Sends stretches; what all of them share."""
+
+    def __init__(self, settings: Settings, clock: Clock, metrics: Metrics) -> None:
+        """Take the limits."""
+        self._settings = settings
+        self._clock = clock
+        self._metrics = metrics
+
+    async def send(self, viewer: ViewerSocket, view: View, start: int, stop: int) -> None:
+        """Send bytes `start` up to `stop` of a clip.
+
+        Raises ViewerLeft, ViewerStalled, or what made the rest of the clip unavailable: then the
+        connection has to be reset, as the reply's length is already announced.
+        """
+        if view.file is not None:
+            await viewer.send_file(view.file.fd, start, stop)
+            return
+        if view.flight is None:
+            msg = "a view without a place"
+            raise AssertionError(msg)
+        stretch = _Stretch(self, viewer, view, view.flight, start, stop)
+        await stretch.send()
+
+
+class _Stretch:
+    """One stretch of a clip that is not whole here yet."""
+
+    def __init__(
+        self, sender: Sender, viewer: ViewerSocket, view: View, flight: Flight, start: int, stop: int
+    ) -> None:
+        self._settings = sender._settings  # noqa: SLF001 - the sender's own helper
+        self._clock = sender._clock  # noqa: SLF001
+        self._metrics = sender._metrics  # noqa: SLF001
+        self._viewer = viewer
+        self._view = view
+        self._flight = flight
+        self._position = start
+        self._stop = stop
+
+    async def send(self) -> None:
+        await self._send_beside()
+        while self._position < self._stop:
+            await self._flight.ready()
+            if self._flight.spool is None:
+                await self._send_through()
+                return
+            try:
+                await self._send_spool()
+            except DiskExhausted:
+                await self._send_through()
+
+    # -- from the spool ----------------------------------------------------------------------------
+
+    async def _send_spool(self) -> None:
+        spool = self._flight.spool
+        if spool is None:
+            return
+        spool.acquire()
+        try:
+            while self._position < self._stop:
+                readable = min(await spool.past(self._position), self._stop)
+                await self._viewer.send_file(spool.fd, self._position, readable)
+                self._position = readable
+        finally:
+            spool.release()
+
+    # -- beside the fill ---------------------------------------------------------------------------
+
+    async def _send_beside(self) -> None:
+        """Ask the source for a far range; whatever goes wrong with that, the spool will have it."""
+        if not self._is_far():
+            return
+        with self._flight.seek(self._settings.seek_streams) as taken:
+            if not taken:
+                self._metrics.seeks.labels("no_place").inc()
+                return
+            stream = await self._open_beside()
+            if stream is None:
+                return
+            try:
+                await self._copy(stream)
+                self._metrics.seeks.labels("ok").inc()
+            except (ViewerLeft, ViewerStalled):
+                raise
+            except FirstviewError as error:
+                self._metrics.seeks.labels(error.slug).inc()
+            finally:
+                await stream.close()
+
+    def _is_far(self) -> bool:
+        source, spool = self._view.source, self._flight.spool
+        if self._view.early is not None:
+            return True
+        if source is None or not source.seekable() or self._flight.is_ready and spool is None:
+            return False
+        readable = 0 if spool is None else spool.mark.readable
+        ended = spool is not None and spool.mark.ended
+        return not ended and self._position > readable + self._settings.seek_ahead
+
+    async def _open_beside(self) -> ByteStream | None:
+        """Open the range; None if the source did not answer with just that range."""
+        source, early = self._view.source, self._view.early
+        self._view.early = None
+        try:
+            if early is not None:
+                stream = await early
+            elif source is not None:
+                stream = await self._open(source)
+            else:
+                return None
+        except FirstviewError as error:
+            self._metrics.seeks.labels(error.slug).inc()
+            return None
+        if not self._fits(stream):
+            self._metrics.seeks.labels("ignored").inc()
+            await stream.close()
+            return None
+        return stream
+
+    async def _open(self, source: Source) -> ByteStream:
+        return await source.open(self._position, self._stop, validator=self._flight.validator)
+
+    def _fits(self, stream: ByteStream) -> bool:
+        head, validator = stream.head, self._flight.validator
+        same = validator is None or head.validator == validator
+        return same and head.start == self._position and head.total == self._view.facts.length
+
+    async def _copy(self, stream: ByteStream) -> None:
+        """Send a stream up to the end of the stretch; raises when it breaks before that."""
+        while self._position < self._stop:
+            chunk = await stream.read()
+            if not chunk:
+                msg = "the source ended before the range did"
+                raise SourceUnavailable(msg)
+            chunk = chunk[: self._stop - self._position]
+            await self._viewer.send(chunk)
+            self._position += len(chunk)
+
+    # -- through, without a spool --------------------------------------------------------------------
+
+    async def _send_through(self) -> None:
+        """Read the source for this viewer alone, resuming as a fill would."""
+        source = self._view.source
+        if source is None:
+            raise SourceUnavailable
+        pause, last = 0.0, self._position
+        deadline = self._clock.monotonic() + self._settings.fill_stall_timeout
+        while self._position < self._stop:
+            try:
+                await self._send_through_once(source)
+            except FirstviewError as error:
+                if not error.retryable:
+                    raise
+                if self._position > last:
+                    last, pause = self._position, 0.0
+                    deadline = self._clock.monotonic() + self._settings.fill_stall_timeout
+                if self._clock.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(pause)
+                pause = min(max(self._settings.fill_resume_backoff, 2 * pause), _MAX_BACKOFF)
+
+    async def _send_through_once(self, source: Source) -> None:
+        if source.seekable() and self._position:
+            stream = await self._open(source)
+        else:
+            stream = await source.open()
+        try:
+            if stream.head.start == 0 and self._position:
+                await self._skip(stream)
+            elif not self._fits(stream):
+                msg = "the source changed between two requests for one clip"
+                raise SourceChanged(msg)
+            await self._copy(stream)
+        finally:
+            await stream.close()
+
+    async def _skip(self, stream: ByteStream) -> None:
+        """A source that ignores ranges: read past what the viewer does not want."""
+        head = stream.head
+        same = self._flight.validator is None or head.validator == self._flight.validator
+        if not same or head.total != self._view.facts.length:
+            msg = "the source changed between two requests for one clip"
+            raise SourceChanged(msg)
+        left = self._position
+        while left:
+            chunk = await stream.read()
+            if not chunk:
+                msg = "the source ended before the range began"
+                raise SourceUnavailable(msg)
+            if len(chunk) > left:
+                rest = chunk[left:][: self._stop - self._position]
+                await self._viewer.send(rest)
+                self._position += len(rest)
+                return
+            left -= len(chunk)

@@ -1,0 +1,132 @@
+"""The viewer's socket: bytes and file pieces out, at the viewer's own pace.
+
+Belongs here: the few system calls of the hot path, and noticing a viewer who left or stopped
+reading. Must not know: HTTP, clips, or where the bytes come from.
+
+The socket is non-blocking and shares the connection of a transport whose own buffer is empty.
+What does not fit into the kernel's buffer waits for the loop to say that there is room again;
+the pump then runs inside that callback, so that a long file costs no task switch per buffer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import struct
+from collections.abc import Callable
+
+from proxy.errors import FirstviewError, ViewerLeft, ViewerStalled
+
+_MOST_AT_ONCE = 4 * 1024 * 1024
+"""Bytes handed to the kernel per call: more would hold the loop for everyone else."""
+
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+class ViewerSocket:
+    """One viewer's end of a reply."""
+
+    def __init__(self, sock: socket.socket, stall_timeout: float) -> None:
+        """Take a non-blocking socket; whoever made it closes it."""
+        self._sock = sock
+        self._fd = sock.fileno()
+        self._stall_timeout = stall_timeout
+        self._loop = asyncio.get_running_loop()
+        self._done: asyncio.Future[None] | None = None
+        self.sent = 0
+        """Bytes that the kernel has taken for this reply, the head included."""
+
+    # -- sending -----------------------------------------------------------------------------------
+
+    async def send(self, data: bytes, *, more: bool = False) -> None:
+        """Send bytes; `more` holds a short segment back for what follows (MSG_MORE, tcp(7)).
+
+        Raises ViewerLeft, ViewerStalled.
+        """
+        flags = socket.MSG_MORE if more else 0
+        view = memoryview(data)
+
+        def pump() -> bool:
+            nonlocal view
+            count = self._sock.send(view, flags)
+            self.sent += count
+            view = view[count:]
+            return not view
+
+        await self._drive(pump)
+
+    async def send_file(self, fd: int, start: int, stop: int) -> None:
+        """Send bytes `start` up to `stop` of a file that has them all. Raises as `send`."""
+        position = start
+
+        def pump() -> bool:
+            nonlocal position
+            count = os.sendfile(self._fd, fd, position, min(stop - position, _MOST_AT_ONCE))
+            if count == 0:
+                msg = "a clip's file is shorter than its clip"
+                raise FirstviewError(msg)
+            self.sent += count
+            position += count
+            return position >= stop
+
+        if start < stop:
+            await self._drive(pump)
+
+    async def _drive(self, pump: Callable[[], bool]) -> None:
+        """Call the pump until it is done, and between calls wait for room."""
+        try:
+            while not pump():
+                pass
+        except BlockingIOError:
+            await self._wait(pump)
+        except OSError as error:
+            raise ViewerLeft from error
+
+    async def _wait(self, pump: Callable[[], bool]) -> None:
+        done = self._done = self._loop.create_future()
+        self._loop.add_writer(self._fd, self._on_room, pump, done)
+        stalled = self._loop.call_later(self._stall_timeout, self._check_stall, done, self.sent)
+        self._timer = stalled
+        try:
+            await done
+        finally:
+            self._timer.cancel()
+            self._loop.remove_writer(self._fd)
+            self._done = None
+
+    def _on_room(self, pump: Callable[[], bool], done: asyncio.Future[None]) -> None:
+        if done.done():
+            return
+        try:
+            if pump():
+                done.set_result(None)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            left = ViewerLeft()
+            left.__cause__ = error
+            done.set_exception(left)
+        except FirstviewError as error:
+            done.set_exception(error)
+
+    def _check_stall(self, done: asyncio.Future[None], sent_before: int) -> None:
+        if done.done():
+            return
+        if self.sent == sent_before:
+            done.set_exception(ViewerStalled())
+        else:
+            self._timer = self._loop.call_later(
+                self._stall_timeout, self._check_stall, done, self.sent
+            )
+
+    # -- ending ------------------------------------------------------------------------------------
+
+    def leave(self) -> None:
+        """The connection is gone: whoever waits for room hears of it."""
+        if self._done is not None and not self._done.done():
+            self._done.set_exception(ViewerLeft())
+
+    def reset_on_close(self) -> None:
+        """Make the coming close a reset (RST), which no cache takes for a reply's end."""
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)

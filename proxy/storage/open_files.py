@@ -1,0 +1,85 @@
+"""Descriptors of whole clips, kept open between requests: what the hot path looks at first.
+
+Belongs here: an open file with the facts of its clip, and the bound on how many stay open. Must
+not know: whether the file is the bucket's, the disk cache's, or one kept for a bucket that is
+down.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from cachetools import LRUCache
+
+from proxy.records import ClipFacts
+
+
+class OpenFile:
+    """A whole, verified clip behind a descriptor; closed when nobody needs it any more.
+
+    `tier` is `disk` or `bucket`, as Cache-Status shows it. `head` caches whatever the sender
+    derives from the facts once for all replies.
+    """
+
+    __slots__ = ("_users", "facts", "fd", "head", "tier")
+
+    def __init__(self, fd: int, facts: ClipFacts, tier: str) -> None:
+        """Own the descriptor from here on; the maker is its first user."""
+        self.fd = fd
+        self.facts = facts
+        self.tier = tier
+        self.head: Any = None
+        self._users = 1
+
+    def acquire(self) -> OpenFile:
+        """Keep it open for one more user."""
+        self._users += 1
+        return self
+
+    def release(self) -> None:
+        """Give it up; the last user closes it."""
+        self._users -= 1
+        if self._users == 0:
+            os.close(self.fd)
+
+
+class OpenFiles:
+    """The most recently used open clips, by request id."""
+
+    def __init__(self, limit: int) -> None:
+        """Keep at most `limit` descriptors that nobody is reading from."""
+        self._files: _Closing = _Closing(maxsize=limit)
+
+    def __len__(self) -> int:
+        """How many are kept open."""
+        return len(self._files)
+
+    def get(self, request_id: str) -> OpenFile | None:
+        """The open clip, if there is one; `acquire` it before the next await."""
+        return self._files.get(request_id)
+
+    def put(self, request_id: str, file: OpenFile) -> None:
+        """Keep a clip open, in the place of what was there; its maker's use passes to here."""
+        self.drop(request_id)
+        self._files[request_id] = file
+
+    def drop(self, request_id: str) -> None:
+        """Forget a clip: it was evicted, re-pointed or removed."""
+        file = self._files.pop(request_id, None)
+        if file is not None:
+            file.release()
+
+    def close(self) -> None:
+        """Let go of all."""
+        for request_id in list(self._files):
+            self.drop(request_id)
+
+
+class _Closing(LRUCache[str, OpenFile]):
+    """An LRU whose evicted descriptors are given up."""
+
+    def popitem(self) -> tuple[str, OpenFile]:
+        request_id, file = super().popitem()
+        file.release()
+        return request_id, file
