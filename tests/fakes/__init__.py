@@ -1,0 +1,1 @@
+"""Stand-ins for the services outside, which can be told to misbehave."""
