@@ -63,4 +63,4 @@ def mapped_errors() -> Iterator[None]:
         yield
     except OSError as error:
         kind = BucketRefused if error.errno in _REFUSALS else BucketUnavailable
-        raise kind(f"the bucket's directory failed: {error}") from error
+        raise kind(f"{error}") from error

@@ -14,16 +14,22 @@ from proxy.errors import SettingsError
 from proxy.settings import Settings
 from proxy.storage.bucket import Bucket
 from proxy.storage.directory import DirectoryBucket
+from proxy.storage.s3 import S3Bucket
 
 
 async def open_bucket(
-    url: str, settings: Settings, session: aiohttp.ClientSession | None
+    url: str, settings: Settings, session: aiohttp.ClientSession | None = None
 ) -> Bucket:
     """Open the bucket that a URL names: `s3://name` or `file:///path`; the caller closes it.
 
-    Raises SettingsError for any other URL and BucketError if a directory cannot be used.
+    `session` carries the bytes to and from an S3 store and stays the caller's; see
+    `http.new_session` for what it should be made like, which is also used if there is none.
+    Nothing is asked of an S3 store yet: `Bucket.check` finds out whether it can be used. Raises
+    SettingsError for any other URL, and BucketError for a directory that cannot be used.
     """
     parts = urlsplit(url)
+    if parts.scheme == "s3" and parts.netloc and parts.path in {"", "/"}:
+        return await S3Bucket.opened(parts.netloc, settings, session)
     if parts.scheme == "file" and not parts.netloc and parts.path.startswith("/"):
         return await DirectoryBucket.at(Path(unquote(parts.path)))
     raise SettingsError("FIRSTVIEW_BUCKET_URL must be s3://name or file:///absolute/path")
