@@ -1,0 +1,284 @@
+"""Connections to the catalog's database, and the one border where its failures are translated.
+
+Belongs here: how SQLite and PostgreSQL are opened, bounded in number and in time, and closed; what
+a foreign exception means. Must not know: any statement beyond those that open and set up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import asyncpg
+from sqlalchemy import URL, Connection, event, exc, func, select
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from proxy.catalog.tables import metadata
+from proxy.errors import CatalogUnavailable, SettingsError
+
+_SQLITE_READERS: Final = 5
+_SCHEMA_LOCK: Final = (
+    0x66_69_72_73_74_76_69_65  # "firstvie": PostgreSQL's advisory locks take 64 bits
+)
+_WRITES: Final = "firstview_writes"
+# What libpq understands in a URL and asyncpg would send to the server as a setting of its own.
+_LIBPQ_ONLY: Final = frozenset(
+    {"channel_binding", "connect_timeout", "gssencmode", "keepalives", "keepalives_idle"}
+    | {"keepalives_interval", "keepalives_count", "tcp_user_timeout"}
+)
+
+
+# --- the map of foreign exceptions --------------------------------------------------------------
+
+AWAY: Final[frozenset[type[BaseException]]] = frozenset(
+    {
+        exc.DBAPIError,
+        exc.DatabaseError,
+        exc.DisconnectionError,
+        exc.InterfaceError,
+        exc.InternalError,
+        exc.InvalidatePoolError,
+        exc.OperationalError,
+        exc.TimeoutError,
+        asyncpg.InterfaceError,
+        asyncpg.InternalClientError,
+        asyncpg.PostgresError,
+        sqlite3.Error,
+        OSError,  # TimeoutError, refused and reset connections, names and certificates too
+        EOFError,
+    }
+)
+"""The database is away, full, locked, starting or misconfigured: nothing is wrong with the call."""
+
+BUGS: Final[frozenset[type[BaseException]]] = frozenset(
+    {
+        exc.SQLAlchemyError,
+        exc.ArgumentError,
+        exc.CircularDependencyError,
+        exc.CompileError,
+        exc.DataError,
+        exc.EmulatedDBAPIException,
+        exc.IdentifierError,
+        exc.IntegrityError,
+        exc.InvalidRequestError,
+        exc.NotSupportedError,
+        exc.ProgrammingError,
+        exc.StatementError,
+        asyncpg.DataError,  # the client's: a value that does not fit its column
+        sqlite3.DataError,
+        sqlite3.IntegrityError,
+        sqlite3.NotSupportedError,
+        sqlite3.ProgrammingError,
+    }
+)
+"""The statement or a value in it is wrong; hiding that would only repeat it."""
+
+# Classes of SQLSTATE (PostgreSQL, appendix A) that speak of the statement, not of the server.
+_BUG_STATES: Final = frozenset({"0A", "20", "21", "22", "23", "26", "2F", "34", "42", "44"})
+_INSUFFICIENT_PRIVILEGE: Final = "42501"
+
+
+def is_away(error: BaseException) -> bool:
+    """Say whether `error` means that the database cannot serve just now."""
+    origin = getattr(error, "orig", None) or error
+    if isinstance(origin.__cause__, asyncpg.DataError):
+        return False
+    state = getattr(origin, "sqlstate", None)
+    if state:
+        return state == _INSUFFICIENT_PRIVILEGE or state[:2] not in _BUG_STATES
+    for kind in type(error).__mro__:
+        if kind in AWAY or kind in BUGS:
+            return kind in AWAY
+    return False
+
+
+# --- connections --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How long the catalog may keep a caller waiting, in seconds, and how many connections."""
+
+    connect: float = 5.0
+    """One connection, its handshake included; also the wait for a free one."""
+    command: float = 10.0
+    """One statement."""
+    call: float = 15.0
+    """One transaction, with its wait for a connection and for other writers."""
+    connections: int = 10
+    """Connections to PostgreSQL; SQLite has five readers and one writer at a time."""
+
+
+class Catalog:
+    """An open catalog: lends connections for reading and for writing."""
+
+    def __init__(self, engine: AsyncEngine, limits: Limits) -> None:
+        """Take an engine; `open_catalog` makes one."""
+        self._engine = engine
+        self._limits = limits
+        self._sqlite = engine.dialect.name == "sqlite"
+        if self._sqlite:
+            self._readers, self._writers = engine, engine.execution_options(**{_WRITES: True})
+            # SQLite has one writer. Waiting here is fair; in the database it would be polling.
+            self._turn: AbstractAsyncContextManager[Any] = asyncio.Lock()
+        else:
+            # Every read is one statement: BEGIN and ROLLBACK around it would be two trips more.
+            self._readers = engine.execution_options(isolation_level="AUTOCOMMIT")
+            self._writers = engine
+            self._turn = nullcontext()
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncConnection]:
+        """Lend a connection for statements that change nothing, each a snapshot of its own.
+
+        Raises CatalogUnavailable.
+        """
+        async with self._bounded(), self._readers.connect() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[AsyncConnection]:
+        """Lend a connection inside one transaction: committed at the end, or else rolled back.
+
+        On SQLite it holds the database's only write lock from the start, on PostgreSQL the rows
+        that it selects `FOR UPDATE`. Raises CatalogUnavailable.
+        """
+        async with self._bounded(), self._turn, self._writers.begin() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def _bounded(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(self._limits.call):
+                yield
+        except Exception as error:
+            if is_away(error):
+                raise CatalogUnavailable from error
+            raise
+
+    async def ping(self) -> None:
+        """Ask the database for an answer; raises CatalogUnavailable when there is none."""
+        async with self.reading() as connection:
+            await connection.execute(select(1))
+
+    async def create_schema(self) -> None:
+        """Create what is missing; of several processes that start at once, one does it."""
+        async with self.writing() as connection:
+            if not self._sqlite:
+                await connection.execute(select(func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
+            await connection.run_sync(metadata.create_all)
+
+    async def close(self) -> None:
+        """Close every connection; harmless when repeated."""
+        await self._engine.dispose()
+
+
+async def open_catalog(url: str, limits: Limits | None = None) -> Catalog:
+    """Open the catalog at `sqlite:///path` or `postgresql://…` and create its tables if needed.
+
+    Raises SettingsError for an address that cannot be one, CatalogUnavailable if the database
+    does not answer. Neither repeats the address: it may hold a password.
+    """
+    limits = limits or Limits()
+    scheme, _, rest = url.partition(":")
+    if scheme == "sqlite":
+        engine = await _sqlite_engine(rest, limits)
+    elif scheme in {"postgresql", "postgres"}:
+        engine = _postgres_engine(url, limits)
+    else:
+        raise SettingsError("FIRSTVIEW_DATABASE_URL must start with sqlite:/// or postgresql://")
+    catalog = Catalog(engine, limits)
+    try:
+        await catalog.create_schema()
+    except asyncpg.ClientConfigurationError:
+        await catalog.close()
+        raise SettingsError("FIRSTVIEW_DATABASE_URL is not a usable PostgreSQL address") from None
+    except BaseException:
+        await catalog.close()
+        raise
+    return catalog
+
+
+async def _sqlite_engine(rest: str, limits: Limits) -> AsyncEngine:
+    path = rest.removeprefix("///")
+    if path == rest or not path or path == ":memory:":
+        raise SettingsError("FIRSTVIEW_DATABASE_URL must name a file, as in sqlite:///path")
+    try:
+        await asyncio.to_thread(Path(path).parent.mkdir, parents=True, exist_ok=True)
+    except OSError as error:
+        raise CatalogUnavailable from error
+    engine = create_async_engine(
+        # Built, not parsed: a question mark in a folder's name is not a query.
+        URL.create("sqlite+aiosqlite", database=path),
+        # No implicit BEGIN by the driver: `_begin` decides which transaction it is.
+        connect_args={"isolation_level": None, "timeout": limits.command},
+        pool_size=_SQLITE_READERS,
+        max_overflow=0,
+        pool_timeout=limits.connect,
+        hide_parameters=True,
+    )
+    event.listen(engine.sync_engine, "connect", _set_up_sqlite)
+    event.listen(engine.sync_engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _set_up_sqlite(connection: DBAPIConnection, _record: object) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode = WAL")  # readers and the writer do not wait for each other
+    cursor.execute("PRAGMA synchronous = FULL")  # what was acknowledged survives a power cut
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A reader that becomes a writer inside a deferred transaction fails at once when another has
+    # written meanwhile, however long the busy timeout is; a writer therefore starts as one.
+    if connection.get_execution_options().get(_WRITES):
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _postgres_engine(url: str, limits: Limits) -> AsyncEngine:
+    address = _asyncpg_address(url)
+
+    async def connect(*_: object, **__: object) -> Any:  # noqa: ANN401 - asyncpg's connection
+        # asyncpg reads the address itself, since it knows libpq's words (sslmode, several
+        # hosts, target_session_attrs), which SQLAlchemy would pass on as unknown arguments.
+        return await asyncpg.connect(
+            address, timeout=limits.connect, command_timeout=limits.command
+        )
+
+    return create_async_engine(
+        "postgresql+asyncpg://",
+        async_creator=connect,
+        pool_size=limits.connections,
+        max_overflow=0,
+        pool_timeout=limits.connect,
+        pool_pre_ping=True,  # a connection that died while idle is replaced, not handed out
+        hide_parameters=True,
+    )
+
+
+def _asyncpg_address(url: str) -> str:
+    """Check a PostgreSQL URL, and drop what only libpq understands."""
+    try:
+        parts = urlsplit(url)
+        # A password with a bare "/" or "@" ends up as port or host, and in others' messages.
+        if parts.netloc.count("@") > 1 or (parts.port or 0) < 0:
+            raise ValueError
+        query = parse_qsl(parts.query, strict_parsing=bool(parts.query))
+    except ValueError:
+        raise SettingsError(
+            "FIRSTVIEW_DATABASE_URL is not a PostgreSQL address: percent-encode special"
+            " characters in its user and password"
+        ) from None
+    kept = [(name, value) for name, value in query if name not in _LIBPQ_ONLY]
+    if "application_name" not in dict(kept):
+        kept.append(("application_name", "firstview"))
+    return urlunsplit(parts._replace(query=urlencode(kept)))

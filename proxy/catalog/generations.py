@@ -1,0 +1,330 @@
+"""The generations in the catalog: read, lock, change, write.
+
+Belongs here: the statements, and the transactions that fence them. Must not know: what an event
+means for a row (`changes.py`), or who reports it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, fields, replace
+from datetime import datetime
+from typing import Any, Final, TypeVar
+
+from sqlalchemy import Row, Select, bindparam, func, select, tuple_, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from proxy.catalog import changes, cursors
+from proxy.catalog.changes import Outcome
+from proxy.catalog.engine import Catalog
+from proxy.catalog.prompts import prompt_hash
+from proxy.catalog.tables import generations
+from proxy.clock import Clock
+from proxy.errors import CatalogUnavailable, UnknownClip
+from proxy.records import ClipFacts, Generation, Registration, Status
+
+MAX_PAGE: Final = 500
+"""Generations that one search returns at most."""
+
+T = TypeVar("T")
+
+_ATTEMPTS: Final = 10
+_COLUMNS: Final = tuple(field.name for field in fields(Generation))
+_BEHIND_ANY_ID: Final = "\x7f"
+"""Sorts after every character that an id may have."""
+
+
+class _Raced(Exception):
+    """Another writer inserted the row between our look and our insert."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Generations, newest first, and where the next page starts (None: this was the last)."""
+
+    items: tuple[Generation, ...]
+    next: str | None
+
+
+class Generations:
+    """The generations table. Every method raises CatalogUnavailable when the database is away.
+
+    `clip_url` gives a clip's canonical public address. Prompts are hashed always, and kept only
+    with `keep_prompts`.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        *,
+        clip_url: Callable[[str], str],
+        keep_prompts: bool = False,
+        clock: Clock | None = None,
+    ) -> None:
+        """Take the open catalog and what new rows need."""
+        self._catalog = catalog
+        self._clip_url = clip_url
+        self._keep_prompts = keep_prompts
+        self._clock = clock or Clock()
+
+    # --- reading --------------------------------------------------------------------------------
+
+    async def get(self, request_id: str) -> Generation | None:
+        """Return one generation, or None if the catalog does not know it."""
+        async with self._catalog.reading() as connection:
+            found = await connection.execute(_select().where(_is(request_id)))
+            row = found.one_or_none()
+        return None if row is None else _generation(row)
+
+    async def count_by_status(self) -> dict[Status, int]:
+        """Return how many generations have each status; every status is there."""
+        counting = select(generations.c.status, func.count()).group_by(generations.c.status)
+        async with self._catalog.reading() as connection:
+            rows = (await connection.execute(counting)).all()
+        return dict.fromkeys(Status, 0) | {row[0]: row[1] for row in rows}
+
+    async def search(
+        self,
+        *,
+        status: Status | None = None,
+        model: str | None = None,
+        prefix: str = "",
+        after: str | None = None,
+        limit: int = 100,
+    ) -> Page:
+        """Return generations by creation time, newest first; ids break ties, descending.
+
+        `prefix` is the beginning of an id; `after` is a former page's `next`; `limit` is cut to
+        500. Raises BadRequest for an `after` that never was a `next`.
+        """
+        limit = max(1, min(limit, MAX_PAGE))
+        table = generations.c
+        query = _select().order_by(table.created_at.desc(), table.request_id.desc())
+        if status is not None:
+            query = query.where(table.status == status)
+        if model is not None:
+            query = query.where(table.model == model)
+        if prefix:
+            # A range, not LIKE: it uses the index, and "_" in ids is no wildcard.
+            query = query.where(
+                table.request_id >= prefix, table.request_id < prefix + _BEHIND_ANY_ID
+            )
+        if after is not None:
+            query = query.where(tuple_(table.created_at, table.request_id) < _position(after))
+        async with self._catalog.reading() as connection:
+            rows = (await connection.execute(query.limit(limit + 1))).all()
+        items = tuple(_generation(row) for row in rows[:limit])
+        more = len(rows) > limit
+        return Page(
+            items, cursors.write(items[-1].created_at, items[-1].request_id) if more else None
+        )
+
+    # --- registering ----------------------------------------------------------------------------
+
+    async def register(self, items: Sequence[Registration]) -> list[Outcome]:
+        """Take in registrations, all or none, and say in their order what each did.
+
+        Several of one id are taken in one after the other. A transaction per call: some hundred
+        to a thousand items are a good batch.
+        """
+        if not items:
+            return []
+        prepared = [self._prepared(item) for item in items]
+        return await self._unraced(lambda connection: self._register(connection, prepared))
+
+    async def _register(
+        self, connection: AsyncConnection, items: Sequence[Registration]
+    ) -> list[Outcome]:
+        before = await _lock(connection, {item.request_id for item in items})
+        after = dict(before)
+        outcomes, now = [], self._clock.now()
+        for item in items:
+            outcome, after[item.request_id] = changes.registered(
+                after.get(item.request_id), item, cdn_url=self._clip_url(item.request_id), now=now
+            )
+            outcomes.append(outcome)
+        await _write(connection, before, after)
+        return outcomes
+
+    def _prepared(self, item: Registration) -> Registration:
+        if item.prompt is None:
+            return item
+        kept = item.prompt if self._keep_prompts else None
+        return replace(item, prompt_hash=prompt_hash(item.prompt), prompt=kept)
+
+    # --- events ---------------------------------------------------------------------------------
+
+    async def note_source(
+        self, request_id: str, fal_url: str, facts: ClipFacts, content_type: str | None
+    ) -> ClipFacts | None:
+        """Keep what the source said of the clip, unless something is kept already.
+
+        Returns the facts that hold from now on, which are the first ones seen by any replica.
+        None: they must not be used, because the id is unknown or points elsewhere by now, or a
+        different length was registered for it.
+        """
+
+        def change(before: Generation | None) -> Generation | None:
+            return before and changes.source_seen(before, fal_url, facts, content_type)
+
+        after = await self._change(request_id, change)
+        if after is None or after.etag is None:
+            return None
+        if after.content_length is None or after.last_modified is None:
+            return None
+        return ClipFacts(
+            request_id=request_id,
+            length=after.content_length,
+            etag=after.etag,
+            last_modified=after.last_modified,
+            model=after.model,
+        )
+
+    async def mark_stored(
+        self,
+        request_id: str,
+        fal_url: str | None,
+        facts: ClipFacts,
+        sha256: str | None,
+        at: datetime,
+    ) -> bool:
+        """Note that the bucket holds the clip, verified; False if the id points elsewhere by now.
+
+        An unknown id gets a row; with `fal_url` None that is a clip adopted from the bucket.
+        `sha256` is in hex.
+        """
+        cdn_url = self._clip_url(request_id)
+
+        def change(before: Generation | None) -> Generation | None:
+            return changes.stored(
+                before, request_id, facts, fal_url=fal_url, sha256=sha256, at=at, cdn_url=cdn_url
+            )
+
+        return await self._change(request_id, change) is not None
+
+    async def note_missing(self, request_id: str) -> Status | None:
+        """Note that the bucket lacks a clip that is called stored; return the status now.
+
+        It becomes `available`, or `pending` if it has no URL; other statuses stay. None: unknown.
+        """
+        after = await self._change(request_id, lambda before: before and changes.missing(before))
+        return None if after is None else after.status
+
+    async def note_refusal(self, request_id: str, fal_url: str, at: datetime) -> Status:
+        """Count a 403, 404 or 410 of the source at `fal_url`; return the status now.
+
+        Raises UnknownClip if there is no such generation.
+        """
+
+        def change(before: Generation | None) -> Generation | None:
+            return before and changes.refused(before, fal_url, at)
+
+        after = await self._change(request_id, change)
+        if after is None:
+            raise UnknownClip
+        return after.status
+
+    async def mark_failed(self, request_id: str, reason: str) -> None:
+        """Note that there will never be a clip, and why; an unknown id gets a row.
+
+        Raises InvalidTransition when there is or was a clip: a late error undoes nothing.
+        """
+        cdn_url, now = self._clip_url(request_id), self._clock.now()
+
+        def change(before: Generation | None) -> Generation:
+            return changes.failed(before, request_id, reason, cdn_url=cdn_url, now=now)
+
+        await self._change(request_id, change)
+
+    async def _change(
+        self, request_id: str, change: Callable[[Generation | None], Generation | None]
+    ) -> Generation | None:
+        """Lock a row, let `change` decide what becomes of it (None: nothing), and write that."""
+
+        async def attempt(connection: AsyncConnection) -> Generation | None:
+            before = await _lock(connection, {request_id})
+            after = change(before.get(request_id))
+            if after is not None:
+                await _write(connection, before, {request_id: after})
+            return after
+
+        return await self._unraced(attempt)
+
+    async def _unraced(self, attempt: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """Run a transaction, and again if another writer inserted a row that it took for new.
+
+        A row that does not exist cannot be locked; but a second look finds it.
+        """
+        for _ in range(_ATTEMPTS):
+            with suppress(_Raced):
+                async with self._catalog.writing() as connection:
+                    return await attempt(connection)
+        raise CatalogUnavailable("The catalog is too busy")
+
+
+# --- statements ---------------------------------------------------------------------------------
+
+
+def _select() -> Select[Any]:
+    return select(*(generations.c[name] for name in _COLUMNS))
+
+
+def _is(request_id: str) -> Any:  # noqa: ANN401 - SQLAlchemy's clause
+    return generations.c.request_id == request_id
+
+
+def _position(after: str) -> Any:  # noqa: ANN401 - SQLAlchemy's clause
+    created_at, request_id = cursors.read(after)
+    table = generations.c
+    return tuple_(
+        bindparam(None, created_at, type_=table.created_at.type),
+        bindparam(None, request_id, type_=table.request_id.type),
+    )
+
+
+def _generation(row: Row[Any]) -> Generation:
+    return Generation(**row._mapping)  # noqa: SLF001 - SQLAlchemy's documented name
+
+
+def _values(generation: Generation) -> dict[str, Any]:
+    return {name: getattr(generation, name) for name in _COLUMNS}
+
+
+async def _lock(connection: AsyncConnection, ids: Iterable[str]) -> dict[str, Generation]:
+    """Read rows and keep others from changing them until the transaction ends.
+
+    In the order of their ids, always, so that two transactions never wait for each other. SQLite
+    knows no FOR UPDATE and needs none: the transaction is the only writer.
+    """
+    query = _select().where(generations.c.request_id.in_(list(ids)))
+    query = query.order_by(generations.c.request_id).with_for_update()
+    rows = await connection.execute(query)
+    return {row.request_id: _generation(row) for row in rows}
+
+
+async def _write(
+    connection: AsyncConnection, before: dict[str, Generation], after: dict[str, Generation]
+) -> None:
+    """Insert what is new and update what changed; raises _Raced if "new" was no longer true."""
+    new = [_values(after[key]) for key in sorted(after.keys() - before.keys())]
+    if new:
+        dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+        inserting = dialect.insert(generations).on_conflict_do_nothing()
+        inserted = await connection.execute(inserting.returning(generations.c.request_id), new)
+        if len(inserted.all()) < len(new):
+            raise _Raced
+    changed = [
+        _values(row) | {"key": key} for key, row in after.items() if row != before.get(key, row)
+    ]
+    if changed:
+        setting: dict[str, Any] = {
+            name: bindparam(name) for name in _COLUMNS if name != "request_id"
+        }
+        for values in changed:
+            del values["request_id"]
+        await connection.execute(
+            update(generations).where(generations.c.request_id == bindparam("key")).values(setting),
+            changed,
+        )

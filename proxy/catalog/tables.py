@@ -1,0 +1,133 @@
+"""The catalog's tables, and how their values are kept in SQLite and in PostgreSQL.
+
+Belongs here: columns, types, indexes. Must not know: what any change of a row means (that is
+`changes.py`), who asks, or how a connection is made.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Dialect,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+from sqlalchemy.dialects.postgresql import TIMESTAMP
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+from proxy.records import Status
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def to_microseconds(moment: datetime) -> int:
+    """Microseconds between the epoch and an aware time; exact, unlike `timestamp()`."""
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def from_microseconds(count: int) -> datetime:
+    """The UTC time that lies `count` microseconds after the epoch.
+
+    Raises OverflowError outside the years 1 to 9999.
+    """
+    return _EPOCH + timedelta(microseconds=count)
+
+
+class Moment(TypeDecorator[datetime]):
+    """An aware UTC time: `timestamptz` in PostgreSQL, microseconds since the epoch in SQLite.
+
+    SQLite has no time type; integers sort and compare as the times do, texts only almost.
+    """
+
+    impl = BigInteger
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[datetime]:
+        """Pick the column type of this database."""
+        own = TIMESTAMP(timezone=True) if dialect.name == "postgresql" else BigInteger()
+        return dialect.type_descriptor(own)  # type: ignore[arg-type]  # an int on SQLite's side
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | int | None:
+        """Write a time; a naive one is a bug, since nobody knows which moment it means."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("times in the catalog must know their time zone")
+        return value if dialect.name == "postgresql" else to_microseconds(value)
+
+    def process_result_value(
+        self,
+        value: datetime | int | None,
+        dialect: Dialect,  # noqa: ARG002
+    ) -> datetime | None:
+        """Read a time, always in UTC."""
+        if value is None:
+            return None
+        return value.astimezone(UTC) if isinstance(value, datetime) else from_microseconds(value)
+
+
+class StatusText(TypeDecorator[Status]):
+    """A generation's status as its word."""
+
+    impl = String(16)
+    cache_ok = True
+
+    def process_bind_param(self, value: Status | None, dialect: Dialect) -> str | None:  # noqa: ARG002
+        """Write the word."""
+        return None if value is None else value.value
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Status | None:  # noqa: ARG002
+        """Read the word."""
+        return None if value is None else Status(value)
+
+
+# Bytewise order in both databases: keyset pages and prefix searches by range depend on it, and
+# PostgreSQL would otherwise sort by the language that its cluster was made with.
+_RequestId = String(128).with_variant(String(128, collation="C"), "postgresql")
+
+metadata = MetaData()
+
+generations = Table(
+    "generations",
+    metadata,
+    Column("request_id", _RequestId, primary_key=True),
+    Column("status", StatusText, nullable=False),
+    Column("model", Text),
+    Column("prompt_hash", String(64)),
+    Column("prompt", Text),
+    Column("fal_url", Text),
+    Column("cdn_url", Text),
+    Column("content_length", BigInteger),
+    Column("content_type", Text),
+    Column("etag", Text),
+    Column("last_modified", Moment),
+    Column("sha256", String(64)),
+    Column("duration", Float(53)),
+    Column("width", Integer),
+    Column("height", Integer),
+    Column("error", Text),
+    Column("refusals", Integer, nullable=False, server_default="0"),
+    Column("first_refused_at", Moment),
+    Column("created_at", Moment, nullable=False),
+    Column("completed_at", Moment),
+    Column("mirrored_at", Moment),
+    Column("last_viewed_at", Moment),
+    CheckConstraint(
+        f"status IN ({', '.join(repr(status.value) for status in Status)})",
+        name="generations_status_is_known",
+    ),
+    Index("generations_by_time", "created_at", "request_id"),
+    Index("generations_by_status", "status", "created_at", "request_id"),
+    Index("generations_by_model", "model", "created_at", "request_id"),
+    Index("generations_by_prompt", "prompt_hash"),
+)
