@@ -66,13 +66,13 @@ class FirstviewError(Exception):
 
     def __init__(self, detail: str | None = None) -> None:
         """Take the sentence a person reads; the class's docstring is the default."""
-        self.detail = detail or (type(self).__doc__ or "").strip().splitlines()[0]
+        self.detail = detail or self.title
         super().__init__(self.detail)
 
     @property
     def title(self) -> str:
         """The class's own sentence: the same for every occurrence (RFC 9457 §3.1.3)."""
-        return (type(self).__doc__ or "").strip().splitlines()[0]
+        return (type(self).__doc__ or type(self).__name__).strip().partition("\n")[0]
 
     def headers(self) -> dict[str, str]:
         """Fields that this error adds to its reply."""
@@ -277,7 +277,7 @@ class BucketError(FirstviewError):
 
     status = 503
     slug = "bucket-error"
-    retry_after = 5
+    retry_after: ClassVar[int | None] = 5
 
 
 class BucketUnavailable(BucketError):
@@ -317,7 +317,7 @@ class CatalogError(FirstviewError):
 
     status = 503
     slug = "catalog-error"
-    retry_after = 5
+    retry_after: ClassVar[int | None] = 5
 
 
 class CatalogUnavailable(CatalogError):

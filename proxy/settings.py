@@ -38,7 +38,9 @@ def parse_size(value: object) -> object:
     if not isinstance(value, str):
         return value
     if _SIZE.fullmatch(value.strip()) is None:
-        msg = f"{value!r} is not a size: write a number with B, KiB, MiB, GiB, KB, MB, … as in 20GiB"
+        msg = (
+            f"{value!r} is not a size: write a number with B, KiB, MiB, GiB, KB, MB, … as in 20GiB"
+        )
         raise ValueError(msg)
     return value.strip()
 
@@ -253,7 +255,7 @@ def load(**overrides: Any) -> Settings:  # noqa: ANN401 - any setting's own type
 
 def explain(error: ValidationError) -> str:
     """Turn pydantic's findings into lines such as `FIRSTVIEW_LISTEN: "x" is not an address`."""
-    lines = []
+    lines: list[str] = []
     for found in error.errors(include_url=False):
         name = "".join(f"FIRSTVIEW_{part}".upper() for part in found["loc"][:1])
         message = found["msg"].removeprefix("Value error, ")

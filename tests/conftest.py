@@ -14,6 +14,7 @@ pytest_plugins = [
     "tests.fixtures.postgres",
     "tests.fixtures.s3",
     "tests.fixtures.fal",
+    "tests.fixtures.origin",
 ]
 
 # The default never fails by chance: the same examples each time, and no judgement by the clock.

@@ -105,7 +105,7 @@ class Fills:
         self._range_bytes = 0
 
     async def run(self, flight: Flight) -> None:
-        """Fill one flight to its end. Raises nothing but cancellation: the flight carries errors."""
+        """Fill one flight to its end; errors go to the flight, only cancellation is raised."""
         try:
             await self._run(flight)
         except asyncio.CancelledError:
@@ -118,9 +118,13 @@ class Fills:
         except FirstviewError as error:
             tier = "none" if flight.source is None else flight.source.tier
             self._metrics.fills.labels(tier, error.slug).inc()
-            log.warning(
-                "fill failed", request_id=flight.request_id, error=error.slug, detail=error.detail
-            )
+            if not isinstance(error, ObjectMissing):
+                log.warning(
+                    "fill failed",
+                    request_id=flight.request_id,
+                    error=error.slug,
+                    detail=error.detail,
+                )
             flight.fail(error)
         except Exception:
             log.exception("fill crashed", request_id=flight.request_id)
@@ -173,7 +177,7 @@ class Fills:
     async def _reserve(self, body: Body) -> Reservation | None:
         return await self._disk.reserve(UNKNOWN_LENGTH if body.total is None else body.total)
 
-    # -- before the first byte -------------------------------------------------------------------
+    # -- before the first byte ---
 
     async def _open_first(self, flight: Flight) -> Body:
         """Open the first source that has the clip; fall through to the next only from here.
@@ -213,7 +217,7 @@ class Fills:
         finally:
             self._range_bytes -= counted if admitted else 0
 
-    # -- the bytes --------------------------------------------------------------------------------
+    # -- the bytes ---
 
     async def _pour(
         self,

@@ -69,27 +69,33 @@ def find_kept(spool_dir: Path) -> list[FoundClip]:
     A file that another process is filling is left alone: its lock says so. Blocks.
     """
     spool_dir.mkdir(parents=True, exist_ok=True)
-    found = []
+    found: list[FoundClip] = []
     for path in sorted(spool_dir.glob("*.part")):
-        sidecar = path.with_suffix(".json")
-        stored = read_facts(sidecar)
-        if stored is None or stored.sha256 is None or stored.fal_url is None:
-            _remove_unless_locked(path)
-        elif _digest(path) != stored.sha256:
+        clip = _whole(path)
+        if clip is None:
             _remove_unless_locked(path)
         else:
-            clip = FoundClip(
-                path=path,
-                facts=stored.facts,
-                sha256=stored.sha256,
-                fal_url=stored.fal_url,
-                prompt_hash=stored.prompt_hash,
-            )
             found.append(clip)
-    for path in [*spool_dir.glob("*.json"), *spool_dir.glob("*.json.tmp")]:
-        if not (spool_dir / f"{path.name.partition('.json')[0]}.part").exists():
+    for path in spool_dir.glob("*.json*"):
+        clip = path.name.partition(".json")[0]
+        if path.name.endswith(".tmp") or not (spool_dir / f"{clip}.part").exists():
             path.unlink(missing_ok=True)
     return found
+
+
+def _whole(path: Path) -> FoundClip | None:
+    stored = read_facts(path.with_suffix(".json"))
+    if stored is None or stored.sha256 is None or stored.fal_url is None:
+        return None
+    if _digest(path) != stored.sha256:
+        return None
+    return FoundClip(
+        path=path,
+        facts=stored.facts,
+        sha256=stored.sha256,
+        fal_url=stored.fal_url,
+        prompt_hash=stored.prompt_hash,
+    )
 
 
 def _digest(path: Path) -> str:

@@ -10,6 +10,7 @@ fill or a send works.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Protocol
 
 from cachetools import TTLCache
@@ -85,13 +86,13 @@ class Locator:
         self._asking: dict[str, asyncio.Task[Generation | None]] = {}
         self._unknown = TokenBucket(settings.bucket_lookup_rate, settings.bucket_lookup_rate, clock)
 
-    # -- the hot path --------------------------------------------------------------------------------
+    # -- the hot path ---
 
     def hot(self, request_id: str) -> OpenFile | None:
         """A whole clip that is open here and known to be current; `acquire` before any await."""
         return self._files.get(request_id) if request_id in self._fresh else None
 
-    # -- everything else -----------------------------------------------------------------------------
+    # -- everything else ---
 
     async def find(self, request_id: str, wanted: Wanted | None = None) -> View:
         """Find a clip for a viewer, and start a fill if nothing here has it.
@@ -129,10 +130,10 @@ class Locator:
                 return await self._ask(source)
             except FirstviewError as error:
                 errors.append(error)
-        known = [error for error in errors if not isinstance(error, ObjectMissing)]
-        if not known:
+        telling = [error for error in errors if not isinstance(error, ObjectMissing)]
+        if not telling:
             raise self._missing(row, outage)
-        raise next((error for error in known if error.retryable), known[0])
+        raise next((error for error in telling if error.retryable), telling[0])
 
     async def known(self, request_id: str) -> ClipFacts | None:
         """Facts that can be had without asking a source; None if there are none."""
@@ -148,6 +149,10 @@ class Locator:
             return identity.facts_from_row(row)
         return None
 
+    def refresh(self, request_id: str) -> None:
+        """The catalog was told something of this id: ask it again at the next request."""
+        self._fresh.pop(request_id, None)
+
     async def forget(self, request_id: str) -> None:
         """The id was re-pointed or purged: nothing of its former clip is served from here on."""
         self._fresh.pop(request_id, None)
@@ -156,7 +161,7 @@ class Locator:
         await self._ownership.disown(request_id)
         await self._disk.remove(request_id)
 
-    # -- the places ------------------------------------------------------------------------------------
+    # -- the places ---
 
     async def _row(self, request_id: str) -> tuple[Generation | None, CatalogError | None]:
         """The catalog's row, by memory if it is fresh; concurrent questions are one question."""
@@ -228,38 +233,48 @@ class Locator:
     def _sources(
         self, request_id: str, row: Generation | None, outage: CatalogError | None
     ) -> tuple[Source, ...]:
-        """Who may be asked, in order; raises what is known to be in the way."""
-        bucket = BucketSource(
-            self._bucket,
-            request_id,
-            row,
-            lambda facts: row is None or identity.same_clip(row, facts),
-        )
+        """Who may be asked, in order; raises what is known to be in the way.
+
+        A local bucket has been looked into already: what it has is sent from where it lies.
+        """
+        bucket: tuple[Source, ...] = ()
+        if not self._bucket.is_local:
+            same = partial(_is_same, row)
+            bucket = (BucketSource(self._bucket, request_id, row, same),)
         if row is None:
             return self._sources_of_unknown(bucket, outage)
         if row.status is Status.FAILED:
             raise ClipFailed
         if row.status is Status.LOST:
             raise ClipGone
-        if row.fal_url is None:
-            if row.status is Status.STORED:
-                return (bucket,)
+        upstream: tuple[Source, ...] = ()
+        if row.fal_url is not None:
+            upstream = (UpstreamSource(self._upstream, row, row.fal_url),)
+        elif row.status is not Status.STORED:
             raise ClipNotReady
-        upstream = UpstreamSource(self._upstream, row, row.fal_url)
-        return (bucket, upstream) if row.status is Status.STORED else (upstream, bucket)
+        return self._or_missing(
+            bucket + upstream if row.status is Status.STORED else upstream + bucket, row, outage
+        )
 
     def _sources_of_unknown(
-        self, bucket: Source, outage: CatalogError | None
+        self, bucket: tuple[Source, ...], outage: CatalogError | None
     ) -> tuple[Source, ...]:
-        if outage is not None:
-            return (bucket,)
+        if outage is not None or not bucket:
+            return self._or_missing(bucket, None, outage)
         if not self._settings.bucket_lookup_unknown:
             raise UnknownClip
         if not self._unknown.take():
             self._metrics.shed.labels("bucket_lookup_rate").inc()
             msg = "too many unknown clips are being asked for; try again shortly"
             raise Overloaded(msg)
-        return (bucket,)
+        return bucket
+
+    def _or_missing(
+        self, sources: tuple[Source, ...], row: Generation | None, outage: CatalogError | None
+    ) -> tuple[Source, ...]:
+        if not sources:
+            raise self._missing(row, outage)
+        return sources
 
     def _missing(self, row: Generation | None, outage: CatalogError | None) -> FirstviewError:
         """What a clip that is in no place is called: unknown, gone, or not to be said now."""
@@ -275,7 +290,7 @@ class Locator:
             return await source.head()
         raise ObjectMissing
 
-    # -- boarding a flight -----------------------------------------------------------------------------
+    # -- boarding a flight ---
 
     async def _board(self, flight: Flight, wanted: Wanted | None, *, joined: bool) -> View:
         """Wait until a reply can begin; ask for a far range meanwhile, not afterwards."""
@@ -313,3 +328,8 @@ class Locator:
             return await ready
         finally:
             ready.cancel()
+
+
+def _is_same(row: Generation | None, facts: ClipFacts) -> bool:
+    """Whether an object is the clip that the catalog means; it cannot object to one unknown."""
+    return row is None or identity.same_clip(row, facts)

@@ -29,7 +29,6 @@ from proxy.delivery.flights import Flight
 from proxy.delivery.kept import Kept, find_kept
 from proxy.delivery.sources import BucketSource, Source, UpstreamSource
 from proxy.errors import (
-    CatalogError,
     FirstviewError,
     ObjectConflict,
     ObjectMissing,
@@ -54,7 +53,7 @@ class Rows(Protocol):
 
     async def note_source(
         self, request_id: str, fal_url: str, facts: ClipFacts, content_type: str
-    ) -> None:
+    ) -> object:
         """Fix a clip's facts, the first time that its source is seen."""
         ...
 
@@ -69,11 +68,11 @@ class Rows(Protocol):
         """Say that the bucket has the clip; False if the id means another clip by now."""
         ...
 
-    async def note_missing(self, request_id: str) -> None:
+    async def note_missing(self, request_id: str) -> object:
         """Say that the bucket turned out not to have it."""
         ...
 
-    async def note_refusal(self, request_id: str, fal_url: str, at: datetime) -> Status:
+    async def note_refusal(self, request_id: str, fal_url: str, at: datetime) -> object:
         """Count a refusal by the source."""
         ...
 
@@ -108,15 +107,13 @@ class Ownership:
         self._wake = asyncio.Event()
         self._notes: set[asyncio.Task[None]] = set()
 
-    # -- what a fill tells -------------------------------------------------------------------------
+    # -- what a fill tells ---
 
     async def seen(self, _flight: Flight, source: Source, facts: ClipFacts) -> Upload | None:
         """Fix the facts beside the reply, and begin the upload of a clip that is not ours yet."""
         if not isinstance(source, UpstreamSource):
             return None
-        self._note(
-            self._rows.note_source(facts.request_id, source.url, facts, CLIP_CONTENT_TYPE)
-        )
+        self._note(self._rows.note_source(facts.request_id, source.url, facts, CLIP_CONTENT_TYPE))
         path = self._spool_dir / f"{keys.spool_name(facts.request_id, source.name)}.part"
         return self._bucket.upload(_new_object(facts, source.row.prompt_hash), path)
 
@@ -172,7 +169,7 @@ class Ownership:
             )
         )
 
-    # -- what viewers ask --------------------------------------------------------------------------
+    # -- what viewers ask ---
 
     def kept(self, request_id: str) -> OpenFile | None:
         """A whole clip that its bucket does not have yet."""
@@ -190,7 +187,7 @@ class Ownership:
             kept.superseded = True
             await self._discard(kept)
 
-    # -- until it is done ----------------------------------------------------------------------------
+    # -- until it is done ---
 
     async def load(self) -> None:
         """Find what an earlier process left: whole clips are kept, everything else removed."""
@@ -211,7 +208,9 @@ class Ownership:
                     for kept in self._kept.values():
                         kept.due = 0.0
             self._wake.clear()
-            waits = [kept.due - self._clock.monotonic() for kept in self._kept.values() if not kept.busy]
+            waits = [
+                kept.due - self._clock.monotonic() for kept in self._kept.values() if not kept.busy
+            ]
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), max(0.05, min(waits)) if waits else None)
 
@@ -240,7 +239,9 @@ class Ownership:
         return True
 
     async def _commit(self, kept: Kept) -> None:
-        upload = kept.upload or self._bucket.upload(_new_object(kept.facts, kept.prompt_hash), kept.path)
+        upload = kept.upload or self._bucket.upload(
+            _new_object(kept.facts, kept.prompt_hash), kept.path
+        )
         kept.upload = None
         try:
             try:
@@ -295,7 +296,7 @@ class Ownership:
         await self._discard(kept)
 
     async def _finish(self, kept: Kept) -> None:
-        """Stored: give the local copy its last place, and leave no moment without a copy to read."""
+        """Stored: give the local copy its last place, with no moment between two copies."""
         request_id = kept.facts.request_id
         if kept.superseded:
             return
@@ -317,7 +318,7 @@ class Ownership:
     def _keep(self, kept: Kept) -> None:
         self._kept[kept.facts.request_id] = kept
 
-    # -- beside the reply ------------------------------------------------------------------------------
+    # -- beside the reply ---
 
     def _note(self, write: Coroutine[Any, Any, object]) -> None:
         """Write to the catalog without anyone waiting for it; the next fill repairs a lost note."""
@@ -328,7 +329,7 @@ class Ownership:
     async def _write(self, write: Coroutine[Any, Any, object]) -> None:
         try:
             await write
-        except CatalogError as error:
+        except FirstviewError as error:
             log.warning("the catalog missed a note", error=error.slug, detail=error.detail)
 
     async def close(self) -> None:
@@ -345,7 +346,9 @@ class Ownership:
         return await asyncio.get_running_loop().run_in_executor(self._executor, call)
 
 
-def _new_object(facts: ClipFacts, prompt_hash: str | None, replaces: str | None = None) -> NewObject:
+def _new_object(
+    facts: ClipFacts, prompt_hash: str | None, replaces: str | None = None
+) -> NewObject:
     return NewObject(
         key=keys.clip_key(facts.request_id),
         size=facts.length,

@@ -12,6 +12,7 @@ Must not know: HTTP heads, or how the clip was located.
 from __future__ import annotations
 
 import asyncio
+from typing import NamedTuple
 
 from proxy.clock import Clock
 from proxy.delivery.flights import Flight
@@ -38,9 +39,9 @@ class Sender:
 
     def __init__(self, settings: Settings, clock: Clock, metrics: Metrics) -> None:
         """Take the limits."""
-        self._settings = settings
-        self._clock = clock
-        self._metrics = metrics
+        self.settings = settings
+        self.clock = clock
+        self.metrics = metrics
 
     async def send(self, viewer: ViewerSocket, view: View, start: int, stop: int) -> None:
         """Send bytes `start` up to `stop` of a clip.
@@ -54,24 +55,29 @@ class Sender:
         if view.flight is None:
             msg = "a view without a place"
             raise AssertionError(msg)
-        stretch = _Stretch(self, viewer, view, view.flight, start, stop)
-        await stretch.send()
+        await _Stretch(self, viewer, view, view.flight, ByteSpan(start, stop)).send()
+
+
+class ByteSpan(NamedTuple):
+    """Bytes `start` up to `stop`, exclusive."""
+
+    start: int
+    stop: int
 
 
 class _Stretch:
     """One stretch of a clip that is not whole here yet."""
 
     def __init__(
-        self, sender: Sender, viewer: ViewerSocket, view: View, flight: Flight, start: int, stop: int
+        self, sender: Sender, viewer: ViewerSocket, view: View, flight: Flight, span: ByteSpan
     ) -> None:
-        self._settings = sender._settings  # noqa: SLF001 - the sender's own helper
-        self._clock = sender._clock  # noqa: SLF001
-        self._metrics = sender._metrics  # noqa: SLF001
+        self._settings = sender.settings
+        self._clock = sender.clock
+        self._metrics = sender.metrics
         self._viewer = viewer
         self._view = view
         self._flight = flight
-        self._position = start
-        self._stop = stop
+        self._position, self._stop = span
 
     async def send(self) -> None:
         await self._send_beside()
@@ -85,7 +91,7 @@ class _Stretch:
             except DiskExhausted:
                 await self._send_through()
 
-    # -- from the spool ----------------------------------------------------------------------------
+    # -- from the spool ---
 
     async def _send_spool(self) -> None:
         spool = self._flight.spool
@@ -100,7 +106,7 @@ class _Stretch:
         finally:
             spool.release()
 
-    # -- beside the fill ---------------------------------------------------------------------------
+    # -- beside the fill ---
 
     async def _send_beside(self) -> None:
         """Ask the source for a far range; whatever goes wrong with that, the spool will have it."""
@@ -127,7 +133,7 @@ class _Stretch:
         source, spool = self._view.source, self._flight.spool
         if self._view.early is not None:
             return True
-        if source is None or not source.seekable() or self._flight.is_ready and spool is None:
+        if source is None or not source.seekable() or (self._flight.is_ready and spool is None):
             return False
         readable = 0 if spool is None else spool.mark.readable
         ended = spool is not None and spool.mark.ended
@@ -172,7 +178,7 @@ class _Stretch:
             await self._viewer.send(chunk)
             self._position += len(chunk)
 
-    # -- through, without a spool --------------------------------------------------------------------
+    # -- through, without a spool ---
 
     async def _send_through(self) -> None:
         """Read the source for this viewer alone, resuming as a fill would."""

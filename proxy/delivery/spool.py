@@ -62,7 +62,7 @@ class Spool:
         loop = asyncio.get_running_loop()
         return cls(path, await loop.run_in_executor(executor, _create, path), executor)
 
-    # -- the filler --------------------------------------------------------------------------
+    # -- the filler ---
 
     async def append(self, chunk: bytes) -> None:
         """Write bytes at the end and let viewers have them.
@@ -123,7 +123,7 @@ class Spool:
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._executor, lambda: self.path.unlink(missing_ok=True))
 
-    # -- the viewers ---------------------------------------------------------------------------
+    # -- the viewers ---
 
     async def past(self, position: int) -> int:
         """Wait until more than `position` bytes are readable, and return how many are.
@@ -153,7 +153,7 @@ class Spool:
             if not waiter.done():
                 waiter.set_result(None)
 
-    # -- its life ------------------------------------------------------------------------------
+    # -- its life ---
 
     def acquire(self) -> None:
         """Keep the descriptor open for one more user."""

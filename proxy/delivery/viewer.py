@@ -28,16 +28,17 @@ class ViewerSocket:
     """One viewer's end of a reply."""
 
     def __init__(self, sock: socket.socket, stall_timeout: float) -> None:
-        """Take a non-blocking socket; whoever made it closes it."""
+        """Take a non-blocking socket; `leave` closes it."""
         self._sock = sock
         self._fd = sock.fileno()
         self._stall_timeout = stall_timeout
         self._loop = asyncio.get_running_loop()
         self._done: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self.sent = 0
-        """Bytes that the kernel has taken for this reply, the head included."""
+        """Bytes that the kernel has taken so far, heads included."""
 
-    # -- sending -----------------------------------------------------------------------------------
+    # -- sending ---
 
     async def send(self, data: bytes, *, more: bool = False) -> None:
         """Send bytes; `more` holds a short segment back for what follows (MSG_MORE, tcp(7)).
@@ -86,14 +87,19 @@ class ViewerSocket:
     async def _wait(self, pump: Callable[[], bool]) -> None:
         done = self._done = self._loop.create_future()
         self._loop.add_writer(self._fd, self._on_room, pump, done)
-        stalled = self._loop.call_later(self._stall_timeout, self._check_stall, done, self.sent)
-        self._timer = stalled
+        self._watch_stall(done)
         try:
             await done
         finally:
-            self._timer.cancel()
-            self._loop.remove_writer(self._fd)
+            self._stop_waiting()
+
+    def _stop_waiting(self) -> None:
+        if self._done is not None:
             self._done = None
+            self._loop.remove_writer(self._fd)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _on_room(self, pump: Callable[[], bool], done: asyncio.Future[None]) -> None:
         if done.done():
@@ -110,23 +116,32 @@ class ViewerSocket:
         except FirstviewError as error:
             done.set_exception(error)
 
+    def _watch_stall(self, done: asyncio.Future[None]) -> None:
+        self._timer = self._loop.call_later(self._stall_timeout, self._check_stall, done, self.sent)
+
     def _check_stall(self, done: asyncio.Future[None], sent_before: int) -> None:
         if done.done():
             return
         if self.sent == sent_before:
             done.set_exception(ViewerStalled())
         else:
-            self._timer = self._loop.call_later(
-                self._stall_timeout, self._check_stall, done, self.sent
-            )
+            self._watch_stall(done)
 
-    # -- ending ------------------------------------------------------------------------------------
+    # -- ending ---
 
     def leave(self) -> None:
-        """The connection is gone: whoever waits for room hears of it."""
-        if self._done is not None and not self._done.done():
-            self._done.set_exception(ViewerLeft())
+        """The connection is gone: whoever waits hears of it, and the descriptor is not used again.
+
+        At once, as the number may be another connection's the moment that it is closed.
+        """
+        done = self._done
+        self._stop_waiting()
+        self._fd = -1
+        self._sock.close()
+        if done is not None and not done.done():
+            done.set_exception(ViewerLeft())
 
     def reset_on_close(self) -> None:
         """Make the coming close a reset (RST), which no cache takes for a reply's end."""
-        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        if self._fd >= 0:
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)

@@ -8,7 +8,6 @@ down.
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from cachetools import LRUCache
 
@@ -29,7 +28,7 @@ class OpenFile:
         self.fd = fd
         self.facts = facts
         self.tier = tier
-        self.head: Any = None
+        self.head: bytes | None = None
         self._users = 1
 
     def acquire(self) -> OpenFile:

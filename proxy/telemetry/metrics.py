@@ -18,52 +18,69 @@ class Metrics:
         """Make them all, at zero."""
         self.registry = registry = CollectorRegistry()
         self.requests = Counter(
-            "firstview_requests", "Replies on the public listener.", ["status", "tier"],
+            "firstview_requests",
+            "Replies on the public listener.",
+            ["status", "tier"],
             registry=registry,
         )
         self.sent_bytes = Counter(
             "firstview_sent_bytes", "Bytes of clips sent to viewers.", ["tier"], registry=registry
         )
         self.aborted = Counter(
-            "firstview_replies_aborted", "Replies that did not reach their end.", ["reason"],
+            "firstview_replies_aborted",
+            "Replies that did not reach their end.",
+            ["reason"],
             registry=registry,
         )
         self.first_byte = Histogram(
-            "firstview_first_byte_seconds", "Time from a request to the first byte of its clip.",
-            ["tier"], buckets=_FIRST_BYTE, registry=registry,
+            "firstview_first_byte_seconds",
+            "Time from a request to the first byte of its clip.",
+            ["tier"],
+            buckets=_FIRST_BYTE,
+            registry=registry,
         )
-        self.viewers = Gauge(
-            "firstview_viewers", "Clip replies in progress.", registry=registry
-        )
+        self.viewers = Gauge("firstview_viewers", "Clip replies in progress.", registry=registry)
         self.connections = Gauge(
             "firstview_connections", "Open connections to the public listener.", registry=registry
         )
         self.shed = Counter(
-            "firstview_shed", "Requests and connections turned away at a limit.", ["limit"],
+            "firstview_shed",
+            "Requests and connections turned away at a limit.",
+            ["limit"],
             registry=registry,
         )
         self.fills = Counter(
-            "firstview_fills", "Fills that ended, by source and outcome.", ["source", "outcome"],
+            "firstview_fills",
+            "Fills that ended, by source and outcome.",
+            ["source", "outcome"],
             registry=registry,
         )
         self.fills_in_flight = Gauge(
             "firstview_fills_in_flight", "Clips on their way in.", registry=registry
         )
         self.filled_bytes = Counter(
-            "firstview_filled_bytes", "Bytes of clips that sources delivered to fills.",
-            ["source"], registry=registry,
+            "firstview_filled_bytes",
+            "Bytes of clips that sources delivered to fills.",
+            ["source"],
+            registry=registry,
         )
         self.resumes = Counter(
-            "firstview_fill_resumes", "Broken sources that were asked to continue.", ["source"],
+            "firstview_fill_resumes",
+            "Broken sources that were asked to continue.",
+            ["source"],
             registry=registry,
         )
         self.seeks = Counter(
-            "firstview_seeks", "Ranges asked from a source beside its fill.", ["outcome"],
+            "firstview_seeks",
+            "Ranges asked from a source beside its fill.",
+            ["outcome"],
             registry=registry,
         )
         self.passthrough = Counter(
-            "firstview_streamed_through", "Clips sent without being kept, by what was full.",
-            ["reason"], registry=registry,
+            "firstview_streamed_through",
+            "Clips sent without being kept, by what was full.",
+            ["reason"],
+            registry=registry,
         )
         self.stored = Counter(
             "firstview_stored", "Clips committed to the bucket.", registry=registry
@@ -72,22 +89,27 @@ class Metrics:
             "firstview_stored_bytes", "Bytes of clips committed to the bucket.", registry=registry
         )
         self.store_failures = Counter(
-            "firstview_store_failures", "Attempts to store a clip that failed.", ["error"],
+            "firstview_store_failures",
+            "Attempts to store a clip that failed.",
+            ["error"],
             registry=registry,
         )
         self.kept = Gauge(
-            "firstview_kept_clips", "Verified clips that wait for the bucket or the catalog.",
+            "firstview_kept_clips",
+            "Verified clips that wait for the bucket or the catalog.",
             registry=registry,
         )
         self.bucket_missing = Counter(
-            "firstview_bucket_missing", "Stored clips that the bucket turned out not to have.",
+            "firstview_bucket_missing",
+            "Stored clips that the bucket turned out not to have.",
             registry=registry,
         )
         self.cached_clips = Gauge(
             "firstview_cached_clips", "Clips in the disk cache.", registry=registry
         )
         self.disk_used = Gauge(
-            "firstview_disk_used_bytes", "Bytes of the disk budget that are spoken for.",
+            "firstview_disk_used_bytes",
+            "Bytes of the disk budget that are spoken for.",
             registry=registry,
         )
         self.evictions = Counter(

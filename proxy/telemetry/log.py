@@ -1,0 +1,43 @@
+"""The log: one line an event, as JSON for machines or in colour for people.
+
+Belongs here: how entries are written. Must not know: what they say.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import orjson
+import structlog
+
+
+def configure(level: str, form: str) -> None:
+    """Set the process's logging up; `form` is `json` or `console`. Writes to stderr."""
+    threshold = logging.getLevelNamesMapping().get(level.upper(), logging.INFO)
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    if form == "console":
+        renderer: structlog.typing.Processor = structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty()
+        )
+        factory: structlog.typing.WrappedLogger = structlog.WriteLoggerFactory(file=sys.stderr)
+        last = [renderer]
+    else:
+        factory = structlog.BytesLoggerFactory(file=sys.stderr.buffer)
+        last = [
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(serializer=orjson.dumps),
+        ]
+    structlog.configure(
+        processors=[*shared, *last],
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        logger_factory=factory,
+        cache_logger_on_first_use=True,
+    )
+    logging.basicConfig(
+        level=max(threshold, logging.WARNING), stream=sys.stderr, format="%(message)s"
+    )

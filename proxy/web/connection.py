@@ -1,0 +1,192 @@
+"""One connection of the public listener: aiohttp's parser, with our limits around it.
+
+Belongs here: how long and how large a request may be, how many connections there are, and the
+viewer's socket beneath the transport. Must not know: routes, clips.
+
+aiohttp 3.14 has no limit on how slowly a header may come, on all fields together, or on the
+number of connections: those three are here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+import structlog
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+from aiohttp.web_request import BaseRequest
+
+from proxy.delivery.viewer import ViewerSocket
+from proxy.errors import BadRequest, FirstviewError, Overloaded
+from proxy.settings import Settings
+from proxy.telemetry.metrics import Metrics
+from proxy.web import headers
+from proxy.web.problems import render
+
+Handler = Callable[[BaseRequest, "Connection"], Awaitable["Sent"]]
+
+log = structlog.get_logger()
+
+
+class Sent:
+    """A reply that is on its way already: what aiohttp asks of a response, and nothing more."""
+
+    __slots__ = ("keep_alive",)
+
+    def __init__(self, *, keep_alive: bool) -> None:
+        """Say whether the connection may be used again."""
+        self.keep_alive = keep_alive
+
+    async def prepare(self, _request: BaseRequest) -> None:
+        """Nothing is left to prepare."""
+
+    async def write_eof(self) -> None:
+        """Nothing is left to write."""
+
+
+class Listener(web.Server):
+    """Makes connections, counts them, and passes their requests to one handler."""
+
+    def __init__(self, handler: Handler, settings: Settings, metrics: Metrics) -> None:
+        """Take the handler and the limits."""
+        super().__init__(
+            self._dispatch,
+            handler_cancellation=True,
+            access_log=None,
+            keepalive_timeout=settings.keepalive_timeout,
+            max_line_size=int(settings.max_line_bytes),
+            max_field_size=int(settings.max_line_bytes),
+            lingering_time=1.0,
+            auto_decompress=False,
+        )
+        self.settings = settings
+        self.metrics = metrics
+        self._handle = handler
+
+    async def _dispatch(self, request: BaseRequest) -> web.StreamResponse:
+        connection = cast("Connection", request.protocol)
+        return cast("web.StreamResponse", await self._handle(request, connection))
+
+    def __call__(self) -> RequestHandler:
+        """Make the protocol of a new connection."""
+        return Connection(self, loop=asyncio.get_running_loop(), **self._kwargs)
+
+
+class Connection(RequestHandler):
+    """One client's connection."""
+
+    __slots__ = ("_header_bytes", "_header_timer", "_listener", "_viewer")
+
+    def __init__(self, listener: Listener, **options: Any) -> None:  # noqa: ANN401 - aiohttp's own
+        """Use `Listener`."""
+        super().__init__(listener, **options)
+        self._listener = listener
+        self._viewer: ViewerSocket | None = None
+        self._header_timer: asyncio.TimerHandle | None = None
+        self._header_bytes = 0
+
+    # -- its life ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Accept, unless there are too many already."""
+        super().connection_made(transport)
+        metrics, limit = self._listener.metrics, self._listener.settings.max_connections
+        metrics.connections.inc()
+        if len(self._listener.connections) > limit:
+            metrics.shed.labels("max_connections").inc()
+            self._refuse(Overloaded())
+            return
+        self._watch_header()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Let go of the viewer before the descriptor's number can be anyone else's."""
+        self._listener.metrics.connections.dec()
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+        if self._viewer is not None:
+            self._viewer.leave()
+        super().connection_lost(exc)
+
+    def viewer(self) -> ViewerSocket:
+        """The socket below the transport, whose own buffer stays empty. Raises ConnectionError.
+
+        It is a duplicate: uvloop and asyncio refuse to watch a transport's own descriptor.
+        """
+        if self.transport is None:
+            raise ConnectionResetError
+        if self._viewer is None:
+            under = self.transport.get_extra_info("socket")
+            sock = socket.socket(under.family, under.type, under.proto, os.dup(under.fileno()))
+            sock.setblocking(False)
+            self._viewer = ViewerSocket(sock, self._listener.settings.send_stall_timeout)
+        return self._viewer
+
+    def reset(self) -> None:
+        """End the connection so that nobody can take what was sent for whole."""
+        if self._viewer is not None:
+            self._viewer.reset_on_close()
+        if self.transport is not None:
+            self.transport.abort()
+
+    # -- slow and large headers ---
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser, and watch a header that is not complete yet."""
+        super().data_received(data)
+        if self._messages or self._request_in_progress:
+            self._header_bytes = 0
+            if self._header_timer is not None:
+                self._header_timer.cancel()
+                self._header_timer = None
+            return
+        self._header_bytes += len(data)
+        if self._header_bytes > self._listener.settings.max_header_bytes:
+            self._listener.metrics.shed.labels("max_header_bytes").inc()
+            self._refuse(BadRequest("the request's header is too large"))
+        elif self._header_timer is None:
+            self._watch_header()
+
+    def _watch_header(self) -> None:
+        loop = asyncio.get_running_loop()
+        wait = self._listener.settings.header_timeout
+        self._header_timer = loop.call_later(wait, self._header_late)
+
+    def _header_late(self) -> None:
+        self._header_timer = None
+        if not self._messages and not self._request_in_progress:
+            self._listener.metrics.shed.labels("header_timeout").inc()
+            self.force_close()
+
+    def _refuse(self, error: FirstviewError) -> None:
+        """Answer without having a request, and close."""
+        problem = render(error, request_id="-")
+        fields = [*problem.fields, ("Connection", "close")]
+        if self.transport is not None:
+            self.transport.write(headers.head(problem.status, b"", fields) + problem.body)
+        self.force_close()
+
+    # -- what aiohttp could not parse ---
+
+    def handle_error(
+        self,
+        request: BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what is no HTTP as a problem document; one line in the log, without a trace."""
+        if status == 400:  # noqa: PLR2004
+            log.info("not http", peer=request.remote, error=str(message or exc)[:200])
+            error: FirstviewError = BadRequest("the request is not HTTP/1.1 as RFC 9112 has it")
+        else:
+            log.error("handler failed", exc_info=exc)
+            error = FirstviewError()
+        problem = render(error, request_id="-")
+        reply = web.Response(status=problem.status, body=problem.body)
+        reply.headers.update(problem.fields)
+        reply.force_close()
+        return reply

@@ -1,0 +1,111 @@
+"""One request and its reply: the little that every answer needs, whatever it is about.
+
+Belongs here: the exchange's id, its clock, its per-reply fields and its one line in the log. Must
+not know: routes, clips.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import time
+
+import structlog
+from aiohttp.web_request import BaseRequest
+
+from proxy.delivery.viewer import ViewerSocket
+from proxy.errors import FirstviewError
+from proxy.telemetry.metrics import Metrics
+from proxy.web import headers
+from proxy.web.connection import Connection, Sent
+from proxy.web.problems import render
+
+_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_PREFIX = os.urandom(4).hex()
+_COUNT = itertools.count(1)
+
+log = structlog.get_logger()
+
+
+class Exchange:
+    """One request on one connection, until its reply is sent."""
+
+    __slots__ = ("_metrics", "_started", "connection", "id", "request")
+
+    def __init__(self, request: BaseRequest, connection: Connection, metrics: Metrics) -> None:
+        """Begin; the client's X-Request-Id is kept if it is fit to be repeated."""
+        self.request = request
+        self.connection = connection
+        self._metrics = metrics
+        self._started = time.perf_counter()
+        given = request.headers.get("X-Request-Id")
+        if given is None or _ID.fullmatch(given) is None:
+            given = f"{_PREFIX}-{next(_COUNT):x}"
+        self.id = given
+
+    def viewer(self) -> ViewerSocket:
+        """The socket to send the reply on."""
+        return self.connection.viewer()
+
+    def fields(self) -> list[tuple[str, str]]:
+        """Fields that every reply carries; Server-Timing says how long it took to get here."""
+        spent = time.perf_counter() - self._started
+        fields = [
+            ("Server-Timing", f"origin;dur={spent * 1000:.1f}"),
+            ("X-Request-Id", self.id),
+        ]
+        request = self.request
+        if not request.keep_alive:
+            fields.append(("Connection", "close"))
+        elif request.version.minor == 0:
+            fields.append(("Connection", "keep-alive"))
+        return fields
+
+    def sent(self, status: int, tier: str) -> Sent:
+        """Count a reply that went out whole."""
+        self._metrics.requests.labels(status, tier).inc()
+        return Sent(keep_alive=self.request.keep_alive)
+
+    async def send_plain(self, status: int, block: bytes, body: bytes = b"") -> Sent:
+        """Send a reply that is not about a clip; `block` holds its own field lines."""
+        length = [] if status == 204 else [("Content-Length", str(len(body)))]  # noqa: PLR2004
+        head = headers.head(status, block, [*length, *self.fields()])
+        await self.viewer().send(head + (b"" if self.request.method == "HEAD" else body))
+        return self.sent(status, "none")
+
+    async def send_problem(self, error: BaseException, cors_origin: str) -> Sent:
+        """Send an error as a problem document, and log it once."""
+        path = self.request.raw_path.partition("?")[0]
+        problem = render(error, request_id=self.id, instance=path, cors_origin=cors_origin)
+        self._log(problem.status, path, error)
+        head = headers.head(problem.status, headers.block(problem.fields), self.fields())
+        await self.viewer().send(head + (b"" if self.request.method == "HEAD" else problem.body))
+        return self.sent(problem.status, "none")
+
+    def _log(self, status: int, path: str, error: BaseException) -> None:
+        known = isinstance(error, FirstviewError)
+        entry = log.bind(
+            exchange=self.id,
+            method=self.request.method,
+            path=path[:200],
+            status=status,
+            error=error.slug if isinstance(error, FirstviewError) else "internal",
+        )
+        if not known:
+            entry.error("request crashed", exc_info=error)
+        elif status >= 500:  # noqa: PLR2004
+            entry.warning("request failed", detail=str(error))
+        else:
+            entry.info("request refused", detail=str(error))
+
+    def log_broken(self, tier: str, error: FirstviewError) -> None:
+        """Say that a reply was cut off after it had begun."""
+        log.warning(
+            "reply reset",
+            exchange=self.id,
+            path=self.request.raw_path[:200],
+            tier=tier,
+            error=error.slug,
+            detail=error.detail,
+        )

@@ -1,0 +1,80 @@
+"""The public listener's addresses, and what holds for all of them.
+
+Belongs here: routing, methods, and turning errors into problem documents. Must not know: how any
+address is answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+from aiohttp.web_request import BaseRequest
+
+from proxy.errors import (
+    FirstviewError,
+    InvalidRequestId,
+    MethodNotAllowed,
+    RouteNotFound,
+    ViewerLeft,
+)
+from proxy.records import REQUEST_ID
+from proxy.telemetry.metrics import Metrics
+from proxy.web import headers
+from proxy.web.connection import Connection, Sent
+from proxy.web.exchange import Exchange
+from proxy.web.videos import Videos
+
+_VIDEO = re.compile(rf"/videos/({REQUEST_ID.pattern})\.mp4")
+_VIDEOS = "/videos/"
+_HEALTH = "/healthz"
+_ALLOW = "GET, HEAD, OPTIONS"
+_HEALTH_FIELDS = headers.block([("Content-Type", "text/plain"), ("Cache-Control", "no-store")])
+
+
+class Public:
+    """Answers every request on the public listener."""
+
+    def __init__(self, videos: Videos, metrics: Metrics) -> None:
+        """Take what is behind the addresses."""
+        self._videos = videos
+        self._metrics = metrics
+        self._preflight = headers.preflight_fields(videos.policy)
+
+    async def __call__(self, request: BaseRequest, connection: Connection) -> Sent:
+        """Answer one request; an error before the first byte becomes a problem document."""
+        exchange = Exchange(request, connection, self._metrics)
+        try:
+            return await self._route(exchange)
+        except (ViewerLeft, ConnectionError):
+            return Sent(keep_alive=False)
+        except asyncio.CancelledError:
+            self._metrics.aborted.labels("viewer-left").inc()
+            raise
+        except Exception as error:  # noqa: BLE001 - the gate: whatever it is, the viewer is told
+            return await self._refuse(exchange, error)
+
+    async def _route(self, exchange: Exchange) -> Sent:
+        path, _, query = exchange.request.raw_path.partition("?")
+        if not path.startswith("/"):  # the absolute form, as a proxy may send it
+            path = exchange.request.rel_url.raw_path
+        match = _VIDEO.fullmatch(path)
+        method = exchange.request.method
+        if match is not None and method in {"GET", "HEAD"}:
+            return await self._videos.answer(exchange, match[1], query)
+        if path == _HEALTH or match is not None:
+            if method == "OPTIONS":
+                return await exchange.send_plain(204, self._preflight)
+            if method not in {"GET", "HEAD"}:
+                raise MethodNotAllowed(_ALLOW)
+            return await exchange.send_plain(200, _HEALTH_FIELDS, b"ok\n")
+        if path.startswith(_VIDEOS):
+            msg = "a clip's address is /videos/<request id>.mp4, its id letters, digits, - and _"
+            raise InvalidRequestId(msg)
+        raise RouteNotFound
+
+    async def _refuse(self, exchange: Exchange, error: Exception) -> Sent:
+        try:
+            return await exchange.send_problem(error, self._videos.policy.cors_origin)
+        except (FirstviewError, ConnectionError):
+            return Sent(keep_alive=False)

@@ -1,0 +1,172 @@
+"""`GET` and `HEAD /videos/<request_id>.mp4`: the reply that everything else is for.
+
+Belongs here: the way of one request for a clip, step by step. Must not know: where bytes come
+from, how a range is parsed, or which other addresses there are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from urllib.parse import parse_qs
+
+from proxy.delivery.locate import Locator
+from proxy.delivery.send import Sender
+from proxy.delivery.view import View, Wanted
+from proxy.delivery.viewer import ViewerSocket
+from proxy.errors import FirstviewError, Overloaded, ViewerLeft
+from proxy.records import ClipFacts
+from proxy.settings import Settings
+from proxy.telemetry.metrics import Metrics
+from proxy.web import headers, ranges
+from proxy.web.connection import Sent
+from proxy.web.exchange import Exchange
+from proxy.web.headers import ReplyPolicy, Tier
+from proxy.web.reply import Plan, plan
+
+_CONDITIONS = ("If-None-Match", "If-Modified-Since", "If-Match", "If-Unmodified-Since")
+
+
+class Videos:
+    """Answers requests for clips."""
+
+    def __init__(
+        self, settings: Settings, locator: Locator, sender: Sender, metrics: Metrics
+    ) -> None:
+        """Take the corridor's two ends."""
+        self._locator = locator
+        self._sender = sender
+        self._metrics = metrics
+        self._max_viewers = settings.max_viewers
+        self.policy = ReplyPolicy(settings.cache_control, settings.cors_origin)
+        self._viewers = 0
+
+    async def answer(self, exchange: Exchange, request_id: str, query: str) -> Sent:
+        """Answer one request. Raises any FirstviewError before the first byte is sent."""
+        request = exchange.request
+        if request.method == "HEAD":
+            facts = await self._locator.facts(request_id)
+            decided = plan(request.headers, facts, method="HEAD")
+            return await self._send_head(exchange, facts, decided, query)
+        file = self._locator.hot(request_id)
+        if file is not None:
+            view = View(facts=file.facts, tier=file.tier, file=file.acquire())
+            return await self._send_view(exchange, view, query)
+        if any(name in request.headers for name in _CONDITIONS):
+            known = await self._locator.known(request_id)
+            if known is not None:
+                decided = plan(request.headers, known, method="GET")
+                if not decided.segments:
+                    return await self._send_head(exchange, known, decided, query)
+        if self._viewers >= self._max_viewers:
+            self._metrics.shed.labels("max_viewers").inc()
+            raise Overloaded
+        with self._counted():
+            view = await self._locator.find(request_id, wanted(request.headers.get("Range")))
+            return await self._send_view(exchange, view, query)
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
+        self._viewers += 1
+        self._metrics.viewers.inc()
+        try:
+            yield
+        finally:
+            self._viewers -= 1
+            self._metrics.viewers.dec()
+
+    # -- sending ---
+
+    async def _send_head(
+        self, exchange: Exchange, facts: ClipFacts, decided: Plan, query: str
+    ) -> Sent:
+        stable = headers.stable_fields(self.policy, facts)
+        extra = [*decided.fields, *exchange.fields(), *_download(query, facts.request_id)]
+        await exchange.viewer().send(headers.head(decided.status, stable, extra))
+        return exchange.sent(decided.status, "none")
+
+    async def _send_view(self, exchange: Exchange, view: View, query: str) -> Sent:
+        try:
+            decided = plan(exchange.request.headers, view.facts, method="GET")
+            extra = [
+                *decided.fields,
+                ("Cache-Status", self._cache_status(view)),
+                *exchange.fields(),
+                *_download(query, view.facts.request_id),
+            ]
+            head = headers.head(decided.status, self._stable(view), extra)
+            viewer = exchange.viewer()
+            before = viewer.sent
+            try:
+                await self._send_body(viewer, view, decided, head)
+            except FirstviewError as error:
+                return self._broken(exchange, view, error)
+            finally:
+                sent = max(0, viewer.sent - before - len(head))
+                self._metrics.sent_bytes.labels(view.tier).inc(sent)
+        finally:
+            view.release()
+        return exchange.sent(decided.status, view.tier)
+
+    async def _send_body(
+        self, viewer: ViewerSocket, view: View, decided: Plan, head: bytes
+    ) -> None:
+        await viewer.send(head, more=bool(decided.segments) and view.hit)
+        for segment in decided.segments:
+            if isinstance(segment, bytes):
+                await viewer.send(segment, more=view.hit)
+            else:
+                await self._sender.send(viewer, view, segment.start, segment.stop)
+
+    def _broken(self, exchange: Exchange, view: View, error: FirstviewError) -> Sent:
+        """The reply cannot be finished: reset the connection, never end it cleanly."""
+        self._metrics.aborted.labels(error.slug).inc()
+        if not isinstance(error, ViewerLeft):
+            exchange.log_broken(view.tier, error)
+        exchange.connection.reset()
+        return Sent(keep_alive=False)
+
+    def _stable(self, view: View) -> bytes:
+        file = view.file
+        if file is None:
+            return headers.stable_fields(self.policy, view.facts)
+        if file.head is None:
+            file.head = headers.stable_fields(self.policy, view.facts)
+        return file.head
+
+    def _cache_status(self, view: View) -> str:
+        tier: Tier = view.tier  # type: ignore[assignment]
+        if view.hit:
+            return _HITS[tier]
+        return headers.cache_status(
+            tier,
+            hit=False,
+            fwd_status=None if view.collapsed else 200,
+            stored=view.flight is not None and view.flight.spool is not None,
+            collapsed=view.collapsed,
+        )
+
+
+_HITS = {
+    "disk": headers.cache_status("disk", hit=True),
+    "bucket": headers.cache_status("bucket", hit=True),
+}
+
+
+def wanted(header: str | None) -> Wanted | None:
+    """The one range that a request asks for, as the corridor wants it; None for all others."""
+    hint = ranges.hint(header)
+    if hint is None:
+        return None
+    if hint.suffix is not None:
+        return Wanted(-hint.suffix)
+    return Wanted(hint.first or 0, None if hint.last is None else hint.last + 1)
+
+
+def _download(query: str, request_id: str) -> list[tuple[str, str]]:
+    if "download" not in query:
+        return []
+    names = parse_qs(query, keep_blank_values=True, max_num_fields=32).get("download")
+    if names is None:
+        return []
+    return [("Content-Disposition", headers.content_disposition(names[0], request_id))]
