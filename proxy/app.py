@@ -11,6 +11,7 @@ import contextlib
 import resource
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import aiohttp
 import structlog
@@ -68,9 +69,9 @@ class App:
     async def _open_places(self, stack: contextlib.AsyncExitStack) -> None:
         settings = self.settings
         _raise_file_limit()
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
         self._executor = ThreadPoolExecutor(_DISK_THREADS, thread_name_prefix="disk")
-        stack.callback(self._executor.shutdown)
+        stack.push_async_callback(asyncio.to_thread, self._executor.shutdown)
+        await asyncio.get_running_loop().run_in_executor(self._executor, _make, settings.data_dir)
         stack.callback(self.files.close)
         url = keys.database_url(settings.database_url.get_secret_value(), settings.data_dir)
         catalog = await open_catalog(url)
@@ -191,6 +192,10 @@ async def _cancel(task: asyncio.Task[None]) -> None:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
+
+
+def _make(directory: Path) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
 
 
 def _raise_file_limit() -> None:

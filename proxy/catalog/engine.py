@@ -214,7 +214,8 @@ async def _sqlite_engine(rest: str, limits: Limits) -> AsyncEngine:
         await asyncio.to_thread(Path(path).parent.mkdir, parents=True, exist_ok=True)
     except OSError as error:
         raise CatalogUnavailable from error
-    engine = create_async_engine(
+    engine = await asyncio.to_thread(  # it asks for the current directory
+        create_async_engine,
         # Built, not parsed: a question mark in a folder's name is not a query.
         URL.create("sqlite+aiosqlite", database=path),
         # No implicit BEGIN by the driver: `_begin` decides which transaction it is.

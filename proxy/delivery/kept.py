@@ -77,8 +77,8 @@ def find_kept(spool_dir: Path) -> list[FoundClip]:
         else:
             found.append(clip)
     for path in spool_dir.glob("*.json*"):
-        clip = path.name.partition(".json")[0]
-        if path.name.endswith(".tmp") or not (spool_dir / f"{clip}.part").exists():
+        name = path.name.partition(".json")[0]
+        if path.name.endswith(".tmp") or not (spool_dir / f"{name}.part").exists():
             path.unlink(missing_ok=True)
     return found
 
