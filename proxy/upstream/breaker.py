@@ -33,9 +33,9 @@ class HostResting(SourceUnavailable):
     status = 503
     slug = "source-resting"
 
-    def __init__(self, wait: float) -> None:
+    def __init__(self, detail: str | None = None, *, wait: float = 1.0) -> None:
         """Take the seconds until the next attempt may be made."""
-        super().__init__()
+        super().__init__(detail)
         self.wait = wait
 
     def headers(self) -> dict[str, str]:
@@ -160,5 +160,5 @@ class Breakers:
             breaker = self._hosts[host] = Breaker(self._rules)
         epoch = breaker.admit(now)
         if epoch is None:
-            raise HostResting(breaker.wait(now))
+            raise HostResting(wait=breaker.wait(now))
         return Permit(breaker, epoch)

@@ -114,4 +114,4 @@ def test_each_host_has_a_breaker_of_its_own() -> None:
 
 
 def test_a_wait_of_no_time_is_still_a_second_for_the_viewer() -> None:
-    assert HostResting(0.0).headers() == {"Retry-After": "1"}
+    assert HostResting(wait=0.0).headers() == {"Retry-After": "1"}
