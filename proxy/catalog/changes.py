@@ -141,13 +141,13 @@ def stored(
     """Take in that the bucket holds the clip, verified, since `at`.
 
     Returns None when the id points elsewhere by now: those bytes are no longer its clip. A row
-    without a URL points nowhere else.
+    without a URL points nowhere else, and the same ETag is the same path and length.
     """
     if before is None:
         before = Generation(
             request_id=request_id, status=Status.PENDING, cdn_url=cdn_url, created_at=at
         )
-    elif before.fal_url is not None and source_path(fal_url) != source_path(before.fal_url):
+    elif not _still_means(before, fal_url, facts):
         return None
     again = before.status is Status.STORED and before.etag == facts.etag
     return _changed(
@@ -164,6 +164,12 @@ def stored(
         error=None,
         **_NO_REFUSALS,
     )
+
+
+def _still_means(row: Generation, fal_url: str | None, facts: ClipFacts) -> bool:
+    if row.fal_url is None or (row.etag is not None and row.etag == facts.etag):
+        return True
+    return source_path(fal_url) == source_path(row.fal_url)
 
 
 def missing(before: Generation) -> Generation:

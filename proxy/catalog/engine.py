@@ -13,13 +13,13 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import asyncpg
 from sqlalchemy import URL, Connection, event, exc, func, select
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from proxy.catalog import addresses
 from proxy.catalog.tables import metadata
 from proxy.errors import CatalogUnavailable, SettingsError
 
@@ -28,12 +28,6 @@ _SCHEMA_LOCK: Final = (
     0x66_69_72_73_74_76_69_65  # "firstvie": PostgreSQL's advisory locks take 64 bits
 )
 _WRITES: Final = "firstview_writes"
-# What libpq understands in a URL and asyncpg would send to the server as a setting of its own.
-_LIBPQ_ONLY: Final = frozenset(
-    {"channel_binding", "connect_timeout", "gssencmode", "keepalives", "keepalives_idle"}
-    | {"keepalives_interval", "keepalives_count", "tcp_user_timeout"}
-)
-
 
 # --- the map of foreign exceptions --------------------------------------------------------------
 
@@ -187,9 +181,9 @@ async def open_catalog(url: str, limits: Limits | None = None) -> Catalog:
     does not answer. Neither repeats the address: it may hold a password.
     """
     limits = limits or Limits()
-    scheme, _, rest = url.partition(":")
+    scheme = url.partition(":")[0]
     if scheme == "sqlite":
-        engine = await _sqlite_engine(rest, limits)
+        engine = await _sqlite_engine(url, limits)
     elif scheme in {"postgresql", "postgres"}:
         engine = _postgres_engine(url, limits)
     else:
@@ -206,10 +200,8 @@ async def open_catalog(url: str, limits: Limits | None = None) -> Catalog:
     return catalog
 
 
-async def _sqlite_engine(rest: str, limits: Limits) -> AsyncEngine:
-    path = rest.removeprefix("///")
-    if path == rest or not path or path == ":memory:":
-        raise SettingsError("FIRSTVIEW_DATABASE_URL must name a file, as in sqlite:///path")
+async def _sqlite_engine(url: str, limits: Limits) -> AsyncEngine:
+    path = addresses.sqlite_path(url)
     try:
         await asyncio.to_thread(Path(path).parent.mkdir, parents=True, exist_ok=True)
     except OSError as error:
@@ -246,7 +238,7 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 def _postgres_engine(url: str, limits: Limits) -> AsyncEngine:
-    address = _asyncpg_address(url)
+    address = addresses.for_asyncpg(url)
 
     async def connect(*_: object, **__: object) -> Any:  # noqa: ANN401 - asyncpg's connection
         # asyncpg reads the address itself, since it knows libpq's words (sslmode, several
@@ -264,22 +256,3 @@ def _postgres_engine(url: str, limits: Limits) -> AsyncEngine:
         pool_pre_ping=True,  # a connection that died while idle is replaced, not handed out
         hide_parameters=True,
     )
-
-
-def _asyncpg_address(url: str) -> str:
-    """Check a PostgreSQL URL, and drop what only libpq understands."""
-    try:
-        parts = urlsplit(url)
-        # A password with a bare "/" or "@" ends up as port or host, and in others' messages.
-        if parts.netloc.count("@") > 1 or (parts.port or 0) < 0:
-            raise ValueError
-        query = parse_qsl(parts.query, strict_parsing=bool(parts.query))
-    except ValueError:
-        raise SettingsError(
-            "FIRSTVIEW_DATABASE_URL is not a PostgreSQL address: percent-encode special"
-            " characters in its user and password"
-        ) from None
-    kept = [(name, value) for name, value in query if name not in _LIBPQ_ONLY]
-    if "application_name" not in dict(kept):
-        kept.append(("application_name", "firstview"))
-    return urlunsplit(parts._replace(query=urlencode(kept)))

@@ -1,22 +1,21 @@
 """The generations in the catalog: read, lock, change, write.
 
-Belongs here: the statements, and the transactions that fence them. Must not know: what an event
-means for a row (`changes.py`), or who reports it.
+Belongs here: what can be asked and told of generations, and the transactions that fence it. Must
+not know: what an event means for a row (`changes.py`), or who reports it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
-from sqlalchemy import Row, Select, bindparam, func, select, tuple_, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from proxy.catalog import changes, cursors
+from proxy.catalog import changes, cursors, rows
 from proxy.catalog.changes import Outcome
 from proxy.catalog.engine import Catalog
 from proxy.catalog.prompts import prompt_hash
@@ -31,13 +30,8 @@ MAX_PAGE: Final = 500
 T = TypeVar("T")
 
 _ATTEMPTS: Final = 10
-_COLUMNS: Final = tuple(field.name for field in fields(Generation))
 _BEHIND_ANY_ID: Final = "\x7f"
 """Sorts after every character that an id may have."""
-
-
-class _Raced(Exception):
-    """Another writer inserted the row between our look and our insert."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +68,18 @@ class Generations:
     async def get(self, request_id: str) -> Generation | None:
         """Return one generation, or None if the catalog does not know it."""
         async with self._catalog.reading() as connection:
-            found = await connection.execute(_select().where(_is(request_id)))
+            found = await connection.execute(
+                rows.selection().where(generations.c.request_id == request_id)
+            )
             row = found.one_or_none()
-        return None if row is None else _generation(row)
+        return None if row is None else rows.generation(row)
 
     async def count_by_status(self) -> dict[Status, int]:
         """Return how many generations have each status; every status is there."""
         counting = select(generations.c.status, func.count()).group_by(generations.c.status)
         async with self._catalog.reading() as connection:
-            rows = (await connection.execute(counting)).all()
-        return dict.fromkeys(Status, 0) | {row[0]: row[1] for row in rows}
+            found = (await connection.execute(counting)).all()
+        return dict.fromkeys(Status, 0) | {row[0]: row[1] for row in found}
 
     async def search(
         self,
@@ -101,7 +97,7 @@ class Generations:
         """
         limit = max(1, min(limit, MAX_PAGE))
         table = generations.c
-        query = _select().order_by(table.created_at.desc(), table.request_id.desc())
+        query = rows.selection().order_by(table.created_at.desc(), table.request_id.desc())
         if status is not None:
             query = query.where(table.status == status)
         if model is not None:
@@ -112,11 +108,11 @@ class Generations:
                 table.request_id >= prefix, table.request_id < prefix + _BEHIND_ANY_ID
             )
         if after is not None:
-            query = query.where(tuple_(table.created_at, table.request_id) < _position(after))
+            query = query.where(rows.behind(*cursors.read(after)))
         async with self._catalog.reading() as connection:
-            rows = (await connection.execute(query.limit(limit + 1))).all()
-        items = tuple(_generation(row) for row in rows[:limit])
-        more = len(rows) > limit
+            found = (await connection.execute(query.limit(limit + 1))).all()
+        items = tuple(rows.generation(row) for row in found[:limit])
+        more = len(found) > limit
         return Page(
             items, cursors.write(items[-1].created_at, items[-1].request_id) if more else None
         )
@@ -137,7 +133,7 @@ class Generations:
     async def _register(
         self, connection: AsyncConnection, items: Sequence[Registration]
     ) -> list[Outcome]:
-        before = await _lock(connection, {item.request_id for item in items})
+        before = await rows.lock(connection, {item.request_id for item in items})
         after = dict(before)
         outcomes, now = [], self._clock.now()
         for item in items:
@@ -145,7 +141,7 @@ class Generations:
                 after.get(item.request_id), item, cdn_url=self._clip_url(item.request_id), now=now
             )
             outcomes.append(outcome)
-        await _write(connection, before, after)
+        await rows.write(connection, before, after)
         return outcomes
 
     def _prepared(self, item: Registration) -> Registration:
@@ -244,10 +240,10 @@ class Generations:
         """Lock a row, let `change` decide what becomes of it (None: nothing), and write that."""
 
         async def attempt(connection: AsyncConnection) -> Generation | None:
-            before = await _lock(connection, {request_id})
+            before = await rows.lock(connection, {request_id})
             after = change(before.get(request_id))
             if after is not None:
-                await _write(connection, before, {request_id: after})
+                await rows.write(connection, before, {request_id: after})
             return after
 
         return await self._unraced(attempt)
@@ -258,73 +254,7 @@ class Generations:
         A row that does not exist cannot be locked; but a second look finds it.
         """
         for _ in range(_ATTEMPTS):
-            with suppress(_Raced):
+            with suppress(rows.Raced):
                 async with self._catalog.writing() as connection:
                     return await attempt(connection)
         raise CatalogUnavailable("The catalog is too busy")
-
-
-# --- statements ---------------------------------------------------------------------------------
-
-
-def _select() -> Select[Any]:
-    return select(*(generations.c[name] for name in _COLUMNS))
-
-
-def _is(request_id: str) -> Any:  # noqa: ANN401 - SQLAlchemy's clause
-    return generations.c.request_id == request_id
-
-
-def _position(after: str) -> Any:  # noqa: ANN401 - SQLAlchemy's clause
-    created_at, request_id = cursors.read(after)
-    table = generations.c
-    return tuple_(
-        bindparam(None, created_at, type_=table.created_at.type),
-        bindparam(None, request_id, type_=table.request_id.type),
-    )
-
-
-def _generation(row: Row[Any]) -> Generation:
-    return Generation(**row._mapping)  # noqa: SLF001 - SQLAlchemy's documented name
-
-
-def _values(generation: Generation) -> dict[str, Any]:
-    return {name: getattr(generation, name) for name in _COLUMNS}
-
-
-async def _lock(connection: AsyncConnection, ids: Iterable[str]) -> dict[str, Generation]:
-    """Read rows and keep others from changing them until the transaction ends.
-
-    In the order of their ids, always, so that two transactions never wait for each other. SQLite
-    knows no FOR UPDATE and needs none: the transaction is the only writer.
-    """
-    query = _select().where(generations.c.request_id.in_(list(ids)))
-    query = query.order_by(generations.c.request_id).with_for_update()
-    rows = await connection.execute(query)
-    return {row.request_id: _generation(row) for row in rows}
-
-
-async def _write(
-    connection: AsyncConnection, before: dict[str, Generation], after: dict[str, Generation]
-) -> None:
-    """Insert what is new and update what changed; raises _Raced if "new" was no longer true."""
-    new = [_values(after[key]) for key in sorted(after.keys() - before.keys())]
-    if new:
-        dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
-        inserting = dialect.insert(generations).on_conflict_do_nothing()
-        inserted = await connection.execute(inserting.returning(generations.c.request_id), new)
-        if len(inserted.all()) < len(new):
-            raise _Raced
-    changed = [
-        _values(row) | {"key": key} for key, row in after.items() if row != before.get(key, row)
-    ]
-    if changed:
-        setting: dict[str, Any] = {
-            name: bindparam(name) for name in _COLUMNS if name != "request_id"
-        }
-        for values in changed:
-            del values["request_id"]
-        await connection.execute(
-            update(generations).where(generations.c.request_id == bindparam("key")).values(setting),
-            changed,
-        )

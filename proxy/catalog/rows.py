@@ -1,0 +1,91 @@
+"""Rows of the generations table: selected, locked, inserted, updated.
+
+Belongs here: the statements that both databases understand. Must not know: why a row changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import fields
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Row, Select, bindparam, select, tuple_, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from proxy.catalog.tables import generations
+from proxy.records import Generation
+
+_COLUMNS: Final = tuple(field.name for field in fields(Generation))
+_IDS_AT_ONCE: Final = 5000
+"""Both databases take some 32,000 parameters in one statement."""
+
+
+class Raced(Exception):
+    """Another writer inserted the row between our look and our insert."""
+
+
+def selection() -> Select[Any]:
+    """All columns of all rows."""
+    return select(*(generations.c[name] for name in _COLUMNS))
+
+
+def behind(created_at: datetime, request_id: str) -> ColumnElement[bool]:
+    """The rows that a listing, newest first, shows after this one."""
+    table = generations.c
+    position = tuple_(
+        bindparam(None, created_at, type_=table.created_at.type),
+        bindparam(None, request_id, type_=table.request_id.type),
+    )
+    return tuple_(table.created_at, table.request_id) < position
+
+
+def generation(row: Row[Any]) -> Generation:
+    """The record of a selected row."""
+    return Generation(**row._mapping)  # noqa: SLF001 - SQLAlchemy's documented name
+
+
+def _values(generation: Generation) -> dict[str, Any]:
+    return {name: getattr(generation, name) for name in _COLUMNS}
+
+
+async def lock(connection: AsyncConnection, ids: Iterable[str]) -> dict[str, Generation]:
+    """Read rows and keep others from changing them until the transaction ends.
+
+    In the order of their ids, always, so that two transactions never wait for each other. SQLite
+    knows no FOR UPDATE and needs none: the transaction is the only writer.
+    """
+    query = selection().order_by(generations.c.request_id).with_for_update()
+    wanted, found = sorted(ids), {}
+    for start in range(0, len(wanted), _IDS_AT_ONCE):
+        some = wanted[start : start + _IDS_AT_ONCE]
+        for row in await connection.execute(query.where(generations.c.request_id.in_(some))):
+            found[row.request_id] = generation(row)
+    return found
+
+
+async def write(
+    connection: AsyncConnection, before: dict[str, Generation], after: dict[str, Generation]
+) -> None:
+    """Insert what is new and update what changed; raises Raced if "new" was no longer true."""
+    new = [_values(after[key]) for key in sorted(after.keys() - before.keys())]
+    if new:
+        dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+        inserting = dialect.insert(generations).on_conflict_do_nothing()
+        inserted = await connection.execute(inserting.returning(generations.c.request_id), new)
+        if len(inserted.all()) < len(new):
+            raise Raced
+    changed = [
+        _values(row) | {"key": key} for key, row in after.items() if row != before.get(key, row)
+    ]
+    if changed:
+        setting: dict[str, Any] = {
+            name: bindparam(name) for name in _COLUMNS if name != "request_id"
+        }
+        for values in changed:
+            del values["request_id"]
+        await connection.execute(
+            update(generations).where(generations.c.request_id == bindparam("key")).values(setting),
+            changed,
+        )
