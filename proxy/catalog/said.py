@@ -1,0 +1,194 @@
+"""What one field of a registration may say, and what it is told when it may not.
+
+Belongs here: fields, their other names, and the check of each value, be it text from a CSV or a
+value from JSON. Must not know: where the row came from, or what becomes of it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from proxy.errors import FirstviewError
+from proxy.records import REQUEST_ID, Registration
+
+Check = Callable[[str], object]
+"""Raises a FirstviewError for a URL that would never be fetched."""
+
+_LONGEST_URL: Final = 16_384
+_LONGEST_NAME: Final = 200
+_LONGEST_PROMPT: Final = 100_000
+_LONGEST_SHOWN: Final = 60
+_MOST_BYTES: Final = 2**63 - 1
+_MOST_PIXELS: Final = 2**31 - 1
+_DIGITS: Final = re.compile(r"[0-9]{1,19}")
+_HASH: Final = re.compile(r"[0-9a-f]{64}")
+_SPACE_OR_CONTROL: Final = re.compile(r"[\x00-\x20\x7f]")
+
+
+def read(row: Mapping[str, object], check: Check | None = None) -> Registration | list[str]:
+    """Turn a row (its keys as `plain_name` spells them) into a registration, or all its mistakes.
+
+    An empty text and a null are "not said"; of several names of one field the first that says
+    something counts.
+    """
+    said: dict[str, Any] = {}
+    mistakes: list[str] = []
+    for field in _FIELDS:
+        name, value = _pick(row, field.names)
+        if value is None:
+            continue
+        try:
+            said[field.names[0]] = field.read(value)
+            if check is not None and field.names[0] == "fal_url":
+                check(said["fal_url"])
+        except FirstviewError as error:
+            mistakes.append(f"{name}: {error.detail}")
+        except ValueError as error:
+            mistakes.append(f"{name} {error}")
+    if "request_id" not in said and not any(text.startswith(_IDS) for text in mistakes):
+        mistakes.insert(0, "request_id is missing")
+    return mistakes or Registration(**said)
+
+
+def plain_name(name: str) -> str:
+    """Spell a column's name as the fields do: `"Request ID"` is `request_id`."""
+    return re.sub(r"[\s-]+", "_", name.strip()).lower()
+
+
+def _pick(row: Mapping[str, object], names: Iterable[str]) -> tuple[str, object]:
+    for name in names:
+        value = row.get(name)
+        if isinstance(value, str):
+            value = value.strip()
+        if value is not None and value != "":
+            return name, value
+    return "", None
+
+
+# --- values -------------------------------------------------------------------------------------
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[: _LONGEST_SHOWN - 1]}…"
+
+
+def _text(value: object, longest: int) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"must be text, not {_shown(value)}")  # noqa: TRY004 - one error for all
+    if len(value) > longest:
+        raise ValueError(f"is longer than {longest} characters")
+    if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+        raise ValueError("holds characters that no text may have")
+    return value
+
+
+def _request_id(value: object) -> str:
+    if not isinstance(value, str) or REQUEST_ID.fullmatch(value) is None:
+        raise ValueError(
+            f"must be 1 to 128 letters, digits, - and _, beginning with a letter or digit,"
+            f" not {_shown(value)}"
+        )
+    return value
+
+
+def _url(value: object) -> str:
+    text = value if isinstance(value, str) else _text(value, _LONGEST_URL)
+    if text[:5].lower() == "data:":
+        raise ValueError("is a data: URI, as sync_mode returns it; give the clip's https address")
+    _text(text, _LONGEST_URL)
+    try:
+        parts = urlsplit(text)
+        whole = parts.scheme in {"https", "http"} and parts.hostname and parts.path.strip("/")
+        whole = whole and parts.port != 0
+    except ValueError:
+        whole = False
+    if not whole or _SPACE_OR_CONTROL.search(text):
+        raise ValueError(f"must be an https address with a path, not {_shown(text)}")
+    return text
+
+
+def _name(value: object) -> str:
+    text = _text(value, _LONGEST_NAME)
+    if not text.isprintable():
+        raise ValueError(f"must be one line of printable text, not {_shown(value)}")
+    return text
+
+
+def _prompt(value: object) -> str:
+    return _text(value, _LONGEST_PROMPT)
+
+
+def _hash(value: object) -> str:
+    text = value.lower() if isinstance(value, str) else ""
+    if _HASH.fullmatch(text) is None:
+        raise ValueError(f"must be a SHA-256 in 64 hex digits, not {_shown(value)}")
+    return text
+
+
+def _whole(most: int, unit: str) -> Callable[[object], int]:
+    def read_whole(value: object) -> int:
+        number = None
+        if isinstance(value, str) and _DIGITS.fullmatch(value):
+            number = int(value)
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            number = int(value) if math.isfinite(value) and value == int(value) else None
+        if number is None or not 0 < number <= most:
+            raise ValueError(f"must be a positive whole number of {unit}, not {_shown(value)}")
+        return number
+
+    return read_whole
+
+
+def _seconds(value: object) -> float:
+    number = math.nan
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except (ValueError, OverflowError):
+            number = math.nan
+    if not 0 < number < math.inf:
+        raise ValueError(f"must be a positive number of seconds, not {_shown(value)}")
+    return number
+
+
+def _moment(value: object) -> datetime:
+    """ISO 8601; without a zone it is UTC."""
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
+        if moment is not None:
+            return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise ValueError(f"must be a time such as 2026-11-21T10:30:00Z, not {_shown(value)}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """One field: its own name first, then others that people use."""
+
+    names: tuple[str, ...]
+    read: Callable[[object], Any]
+
+
+_FIELDS: Final = (
+    _Field(("request_id", "id"), _request_id),
+    _Field(("fal_url", "url", "video_url"), _url),
+    _Field(("model", "endpoint_id", "app"), _name),
+    _Field(("prompt",), _prompt),
+    _Field(("prompt_hash",), _hash),
+    _Field(("content_length", "file_size"), _whole(_MOST_BYTES, "bytes")),
+    _Field(("duration",), _seconds),
+    _Field(("width",), _whole(_MOST_PIXELS, "pixels")),
+    _Field(("height",), _whole(_MOST_PIXELS, "pixels")),
+    _Field(("created_at",), _moment),
+    _Field(("completed_at",), _moment),
+)
+_IDS: Final = ("request_id ", "id ")
+KNOWN_NAMES: Final = frozenset(name for field in _FIELDS for name in field.names)
