@@ -14,6 +14,7 @@ pytest_plugins = [
     "tests.fixtures.postgres",
     "tests.fixtures.s3",
     "tests.fixtures.fal",
+    "tests.fixtures.bucket",
     "tests.fixtures.origin",
 ]
 

@@ -114,10 +114,6 @@ class Bucket(Protocol):
         """Open an object's own file; None if there is none, or this bucket is not local."""
         ...
 
-    def local_path(self, key: str) -> Path | None:
-        """Where the object's own file is, if this bucket keeps objects as local files."""
-        ...
-
     def list(self, prefix: str = "") -> AsyncIterator[ObjectInfo]:
         """Every object whose key has the prefix, in key order; metadata may be left out."""
         ...

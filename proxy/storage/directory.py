@@ -22,7 +22,6 @@ from proxy.errors import (
     ObjectMissing,
     SourceChanged,
 )
-from proxy.storage import keys
 from proxy.storage.bucket import LocalObject, NewObject, ObjectInfo
 from proxy.storage.directory_commit import Conflict, Placing
 from proxy.storage.directory_files import Found, ObjectFiles
@@ -103,12 +102,6 @@ class DirectoryBucket:
         _check_key(key)
         found = await self._look(key)
         return None if found is None else LocalObject(fd=found.fd, info=found.info)
-
-    def local_path(self, key: str) -> Path | None:
-        """See `Bucket.local_path`."""
-        _check_key(key)
-        path = keys.object_path(self._root, key)
-        return path if path.is_file() else None
 
     async def list(self, prefix: str = "") -> AsyncIterator[ObjectInfo]:
         """See `Bucket.list`."""

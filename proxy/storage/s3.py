@@ -91,11 +91,6 @@ class S3Bucket:
         del key
         return None
 
-    def local_path(self, key: str) -> Path | None:
-        """None: the objects are elsewhere."""
-        del key
-        return None
-
     def list(self, prefix: str = "") -> AsyncIterator[ObjectInfo]:
         """See `Bucket.list`; types and metadata are left out, as S3 leaves them out."""
         return self._calls.list(prefix)

@@ -14,7 +14,7 @@ import asyncio
 import base64
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -26,7 +26,7 @@ from proxy.storage.file_slice import FileSlice
 from proxy.storage.http import Headers, HttpClient, HttpStream, body_head, http_date
 from proxy.storage.retrying import with_retries
 from proxy.storage.s3_client import mapped_errors
-from proxy.storage.s3_errors import UploadGone
+from proxy.storage.s3_errors import BucketBusy, UploadGone
 
 if TYPE_CHECKING:
     from types_aiobotocore_s3.client import S3Client
@@ -163,15 +163,20 @@ class S3Calls:
         listed: list[CompletedPartTypeDef] = [
             {"PartNumber": part.number, "ETag": part.etag} for part in parts
         ]
-        with mapped_errors("the end of an upload", writes=True):
-            done = await self._client.complete_multipart_upload(
-                Bucket=self._bucket,
-                Key=new.key,
-                UploadId=upload_id,
-                MultipartUpload={"Parts": listed},
-                **condition,
-            )
-        return done.get("ETag", "").strip('"')
+
+        async def once() -> str:
+            with mapped_errors("the end of an upload", writes=True):
+                done = await self._client.complete_multipart_upload(
+                    Bucket=self._bucket,
+                    Key=new.key,
+                    UploadId=upload_id,
+                    MultipartUpload={"Parts": listed},
+                    **condition,
+                )
+            return done.get("ETag", "").strip('"')
+
+        # botocore does not wait out R2's 429; everything else it has tried again itself.
+        return await with_retries(once, self._attempts, on=BucketBusy)
 
     async def abort(self, key: str, upload_id: str) -> None:
         """Abort a multipart upload; parts on their way may still land. No error if it is gone."""
@@ -200,7 +205,8 @@ class S3Calls:
         with mapped_errors("the list of uploads"):
             async for page in pages.paginate(Bucket=self._bucket, Prefix=prefix):
                 sent = page["ResponseMetadata"]["HTTPHeaders"].get("date")
-                now = http_date(sent) or datetime.now(UTC)
+                # The field has whole seconds; what is in the list was begun before this one ended.
+                now = (http_date(sent) or datetime.now(UTC)) + timedelta(seconds=1)
                 for upload in page.get("Uploads", []):
                     yield OpenUpload(upload["Key"], upload["UploadId"], upload["Initiated"]), now
 

@@ -5,6 +5,7 @@ Belongs here: configuration of aiobotocore. Must not know: which calls are made 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Iterator
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from aiobotocore.config import AioConfig
-from aiobotocore.session import get_session
+from aiobotocore.session import AioSession, get_session
 from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
 
@@ -80,18 +81,21 @@ def mapped_errors(doing: str, *, writes: bool = False) -> Iterator[None]:
 @contextlib.asynccontextmanager
 async def open_client(settings: Settings) -> AsyncIterator[S3Client]:
     """Make the one long-lived client. Endpoint and credentials come as with every AWS tool."""
+    session = get_session()
     with mapped_errors("being opened"):
-        async with _create(settings, None) as client:
+        # Reads the files in ~/.aws, once and in a thread.
+        await asyncio.to_thread(lambda: session.full_config)
+        async with _create(session, settings, None) as client:
             host = urlsplit(client.meta.endpoint_url).hostname or ""
             if not host.endswith(_VIRTUAL_HOSTED):
                 yield client
                 return
-        async with _create(settings, "virtual") as client:
+        async with _create(session, settings, "virtual") as client:
             yield client
 
 
 def _create(
-    settings: Settings, addressing: Literal["virtual"] | None
+    session: AioSession, settings: Settings, addressing: Literal["virtual"] | None
 ) -> contextlib.AbstractAsyncContextManager[S3Client]:
     config = AioConfig(
         # Custom endpoints otherwise get presigned URLs of version 2.
@@ -109,4 +113,4 @@ def _create(
     )
     # Every other tool reads AWS_REGION; botocore knows AWS_DEFAULT_REGION alone.
     region = os.environ.get("AWS_REGION") or None
-    return get_session().create_client("s3", region_name=region, config=config)
+    return session.create_client("s3", region_name=region, config=config)
