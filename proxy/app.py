@@ -131,6 +131,7 @@ class App:
             clock=self.clock,
             metrics=self.metrics,
         )
+        self.ownership.on_stored = self.locator.stored
         stack.push_async_callback(self.flights.drain, settings.drain_timeout)
         retries = asyncio.create_task(self.ownership.run(), name="kept clips")
         stack.push_async_callback(_cancel, retries)

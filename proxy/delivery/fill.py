@@ -144,7 +144,7 @@ class Fills:
 
     async def _fill(self, flight: Flight, body: Body, reservation: Reservation) -> None:
         source = body.source
-        async with contextlib.AsyncExitStack() as unowned, contextlib.AsyncExitStack() as always:
+        async with contextlib.AsyncExitStack() as unowned:
             unowned.callback(reservation.release)
             path = self._spool_dir / f"{keys.spool_name(flight.request_id, source.name)}.part"
             try:
@@ -152,7 +152,6 @@ class Fills:
             except DiskExhausted:
                 self._stream_through(flight, body, "disk")
                 return
-            always.callback(spool.release)
             unowned.push_async_callback(spool.remove)
             flight.spool = spool
             upload = await self._pour(flight, body, reservation, unowned)

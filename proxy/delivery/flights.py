@@ -31,6 +31,7 @@ class Flight:
         self.seeks = 0
         self.superseded = False
         self.task: asyncio.Task[None] | None = None
+        self._holders = 1
         self._ready: asyncio.Future[ClipFacts] = asyncio.get_running_loop().create_future()
 
     @property
@@ -59,6 +60,16 @@ class Flight:
             self._ready.exception()  # a flight without viewers has nobody to retrieve it
         if self.spool is not None:
             self.spool.fail(error)
+
+    def hold(self) -> None:
+        """Keep the spool open for one more viewer, from before there is a spool."""
+        self._holders += 1
+
+    def drop(self) -> None:
+        """Give the spool up; the last of the fill and its viewers closes it."""
+        self._holders -= 1
+        if self._holders == 0 and self.spool is not None:
+            self.spool.release()
 
     @contextlib.contextmanager
     def seek(self, limit: int) -> Iterator[bool]:
@@ -120,17 +131,20 @@ class Flights:
             await fill(flight)
         finally:
             self.forget(flight)
+            flight.drop()
 
     def forget(self, flight: Flight) -> None:
         """Let the next viewer of the clip look for it anew."""
         if self._flights.get(flight.request_id) is flight:
             del self._flights[flight.request_id]
 
-    def supersede(self, request_id: str) -> None:
+    async def supersede(self, request_id: str) -> None:
         """The id was re-pointed: present viewers finish, nothing of it is kept, none join."""
         flight = self._flights.pop(request_id, None)
         if flight is not None:
             flight.superseded = True
+            if flight.spool is not None:
+                await flight.spool.remove()
 
     async def drain(self, timeout: float) -> None:
         """Let the fills finish for `timeout` seconds, then cancel them."""

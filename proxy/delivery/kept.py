@@ -45,6 +45,7 @@ class Kept:
     committed: bool = False
     superseded: bool = False
     busy: bool = False
+    discarded: bool = False
     tries: int = 0
     due: float = 0.0
 

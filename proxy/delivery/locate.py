@@ -10,6 +10,7 @@ fill or a send works.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
@@ -41,6 +42,9 @@ from proxy.storage.bucket import Bucket
 from proxy.storage.disk_cache import DiskCache
 from proxy.storage.open_files import OpenFile, OpenFiles
 from proxy.telemetry.metrics import Metrics
+
+_SERVABLE = {Status.AVAILABLE, Status.STORED}
+"""Rows worth remembering: the others may become servable at any moment."""
 
 
 class Lookup(Protocol):
@@ -107,16 +111,35 @@ class Locator:
             if file is not None:
                 return View(facts=file.facts, tier=file.tier, file=file)
             sources = self._sources(request_id, row, outage)
+            arrived = self._arrived(request_id)
+            if arrived is not None:
+                return arrived
             by_range = wanted is not None and not wanted.is_whole
             flight, joined = self._flights.join_or_start(
                 request_id, sources, self._fills.run, by_range=by_range
             )
         else:
             row, outage, joined = flight.sources[0].row, None, True
+        flight.hold()
         try:
             return await self._board(flight, wanted, joined=joined)
         except ObjectMissing as error:
+            flight.drop()
             raise self._missing(row, outage) from error
+        except BaseException:
+            flight.drop()
+            raise
+
+    def _arrived(self, request_id: str) -> View | None:
+        """A clip that became whole here while the places were being looked into.
+
+        Asked without an await before a fill is started, so that a clip is never fetched again by
+        a viewer who looked for it just before its fill ended.
+        """
+        file = self._files.get(request_id) or self._ownership.kept(request_id)
+        if file is None:
+            return None
+        return View(facts=file.facts, tier=file.tier, file=file.acquire())
 
     async def facts(self, request_id: str) -> ClipFacts:
         """What a HEAD says: from whatever is nearest, and without a fill. Raises like `find`."""
@@ -153,10 +176,22 @@ class Locator:
         """The catalog was told something of this id: ask it again at the next request."""
         self._fresh.pop(request_id, None)
 
+    def stored(self, facts: ClipFacts) -> None:
+        """A clip was stored: know it without asking, so that it is looked for in the bucket."""
+        row = self._fresh.get(facts.request_id)
+        if row is not None:
+            self._fresh[facts.request_id] = replace(
+                row,
+                status=Status.STORED,
+                etag=facts.etag,
+                content_length=facts.length,
+                last_modified=facts.last_modified,
+            )
+
     async def forget(self, request_id: str) -> None:
         """The id was re-pointed or purged: nothing of its former clip is served from here on."""
         self._fresh.pop(request_id, None)
-        self._flights.supersede(request_id)
+        await self._flights.supersede(request_id)
         self._files.drop(request_id)
         await self._ownership.disown(request_id)
         await self._disk.remove(request_id)
@@ -177,7 +212,7 @@ class Locator:
         except CatalogError as error:
             self._metrics.catalog_errors.inc()
             return None, error
-        if row is not None:
+        if row is not None and row.status in _SERVABLE:
             self._fresh[request_id] = row
         return row, None
 

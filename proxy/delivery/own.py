@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from datetime import datetime
 from pathlib import Path
@@ -103,6 +103,8 @@ class Ownership:
         self._executor = executor
         self._clock = clock
         self._metrics = metrics
+        self.on_stored: Callable[[ClipFacts], None] = _nobody_asked
+        """Told of every clip that has just been stored."""
         self._kept: dict[str, Kept] = {}
         self._wake = asyncio.Event()
         self._notes: set[asyncio.Task[None]] = set()
@@ -308,9 +310,13 @@ class Ownership:
             self._files.put(request_id, OpenFile(os.dup(kept.file.fd), kept.facts, "disk"))
         if self._kept.get(request_id) is kept:
             del self._kept[request_id]
+        self.on_stored(kept.facts)
         await self._discard(kept)
 
     async def _discard(self, kept: Kept) -> None:
+        if kept.discarded:
+            return
+        kept.discarded = True
         kept.reservation.release()
         kept.file.release()
         await self._in_thread(lambda: _delete_kept(kept.path))
@@ -344,6 +350,10 @@ class Ownership:
 
     async def _in_thread(self, call: Any) -> Any:  # noqa: ANN401 - passes any result through
         return await asyncio.get_running_loop().run_in_executor(self._executor, call)
+
+
+def _nobody_asked(_facts: ClipFacts) -> None:
+    """Until somebody wants to hear."""
 
 
 def _new_object(

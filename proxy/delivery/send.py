@@ -97,14 +97,10 @@ class _Stretch:
         spool = self._flight.spool
         if spool is None:
             return
-        spool.acquire()
-        try:
-            while self._position < self._stop:
-                readable = min(await spool.past(self._position), self._stop)
-                await self._viewer.send_file(spool.fd, self._position, readable)
-                self._position = readable
-        finally:
-            spool.release()
+        while self._position < self._stop:
+            readable = min(await spool.past(self._position), self._stop)
+            await self._viewer.send_file(spool.fd, self._position, readable)
+            self._position = readable
 
     # -- beside the fill ---
 

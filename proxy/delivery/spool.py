@@ -51,6 +51,7 @@ class Spool:
         self._md5: hashlib._Hash | None = None
         self._waiters: list[asyncio.Future[None]] = []
         self._users = 1
+        self._named = True
 
     @classmethod
     async def create(cls, path: Path, executor: Executor) -> Spool:
@@ -119,7 +120,13 @@ class Spool:
         return await loop.run_in_executor(self._executor, os.pread, self.fd, size, 0)
 
     async def remove(self) -> None:
-        """Take the file's name away; viewers who still read it keep their bytes."""
+        """Take the file's name away, once; viewers who still read it keep their bytes.
+
+        Not again, as another fill may have made a new file of that name.
+        """
+        if not self._named:
+            return
+        self._named = False
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._executor, lambda: self.path.unlink(missing_ok=True))
 

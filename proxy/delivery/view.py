@@ -39,7 +39,7 @@ class View:
     """Where one viewer's bytes come from: a whole file, a flight's spool, or the source itself.
 
     `tier` is `disk`, `bucket`, `flight` or `upstream`; `collapsed` says that another viewer's
-    fill was joined. Must be released.
+    fill was joined. Must be released; a flight in it is held already.
     """
 
     facts: ClipFacts
@@ -67,6 +67,9 @@ class View:
         if self.early is not None:
             discard(self.early)
             self.early = None
+        if self.flight is not None:
+            self.flight.drop()
+            self.flight = None
 
 
 def discard(opening: asyncio.Task[ByteStream]) -> None:

@@ -101,6 +101,9 @@ class Videos:
                 await self._send_body(viewer, view, decided, head)
             except FirstviewError as error:
                 return self._broken(exchange, view, error)
+            except BaseException:  # told to stop: what was sent must not look whole
+                exchange.connection.reset()
+                raise
             finally:
                 sent = max(0, viewer.sent - before - len(head))
                 self._metrics.sent_bytes.labels(view.tier).inc(sent)
