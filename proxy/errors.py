@@ -2,7 +2,7 @@
 
 Belongs here: what went wrong, in the words of whoever has to act on it, with the HTTP status
 that a viewer sees and whether trying again can help. Must not know: any library. Foreign
-exceptions are mapped to these at one border each: aiohttp in `upstream/fetch.py` and
+exceptions are mapped to these at one border each: aiohttp in `upstream/border.py` and
 `storage/http.py`, botocore in `storage/s3.py`, SQLAlchemy in `catalog/engine.py`, the operating
 system in `delivery/spool.py` and `storage/directory.py`.
 
@@ -24,6 +24,7 @@ system in `delivery/spool.py` and `storage/directory.py`.
     ├── SourceError                    whoever has the bytes did not give them
     │   ├── SourceRefused              410  (403, 404 or 410 at the source)
     │   ├── SourceUnavailable          502  (5xx, refused, reset, unresolvable)
+    │   │   └── HostResting            503 + Retry-After  (in `upstream/breaker.py`)
     │   ├── SourceBusy                 503 + Retry-After  (429)
     │   ├── SourceTimeout              504
     │   ├── SourceUntrusted            502  (off the allow-list, http, a private address)

@@ -13,6 +13,7 @@ from proxy.delivery.sources import Source
 from proxy.delivery.spool import Spool
 from proxy.errors import NotAClip, SourceChanged, SourceTimeout
 from proxy.records import ByteStream, ClipFacts
+from proxy.storage import keys
 
 _FTYP_BYTES = 12
 """An ISO media file opens with a box: 4 bytes of size, `ftyp`, a brand (ISO/IEC 14496-12 §4.3)."""
@@ -55,6 +56,11 @@ class Body:
     def md5(self) -> bytes | None:
         """MD5 of the whole clip, if the source gave one."""
         return self._head.md5
+
+    @property
+    def sha256(self) -> str | None:
+        """Hex SHA-256 of the whole clip, if it was written beside an object of ours."""
+        return (self._head.metadata or {}).get(keys.META_SHA256)
 
     def facts(self, length: int) -> ClipFacts:
         """What the clip is, by what its source said."""

@@ -342,8 +342,9 @@ def _spool_of(flight: Flight) -> Spool:
 
 def _verify(body: Body, spool: Spool) -> None:
     """Compare with everything that the source said, then let the last byte go."""
-    if body.md5 is not None and spool.md5 != body.md5:
-        msg = "the source's MD5 is not that of its bytes"
+    wrong_md5 = body.md5 is not None and spool.md5 != body.md5
+    if wrong_md5 or body.sha256 not in {None, spool.digest().hexdigest()}:
+        msg = f"the digest that the {body.source.tier} gave is not that of its bytes"
         error = CorruptClip(msg)
         spool.fail(error)
         raise error

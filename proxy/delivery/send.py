@@ -42,6 +42,8 @@ class Sender:
         self.settings = settings
         self.clock = clock
         self.metrics = metrics
+        # Slow viewers of far ranges must never take all the connections that fills need.
+        self.places = settings.upstream_max_connections // 2
 
     async def send(self, viewer: ViewerSocket, view: View, start: int, stop: int) -> None:
         """Send bytes `start` up to `stop` of a clip.
@@ -74,6 +76,7 @@ class _Stretch:
         self._settings = sender.settings
         self._clock = sender.clock
         self._metrics = sender.metrics
+        self._sender = sender
         self._viewer = viewer
         self._view = view
         self._flight = flight
@@ -109,21 +112,28 @@ class _Stretch:
         if not self._is_far():
             return
         with self._flight.seek(self._settings.seek_streams) as taken:
-            if not taken:
+            if not taken or self._sender.places <= 0:
                 self._metrics.seeks.labels("no_place").inc()
                 return
-            stream = await self._open_beside()
-            if stream is None:
-                return
+            self._sender.places -= 1
             try:
-                await self._copy(stream)
-                self._metrics.seeks.labels("ok").inc()
-            except (ViewerLeft, ViewerStalled):
-                raise
-            except FirstviewError as error:
-                self._metrics.seeks.labels(error.slug).inc()
+                await self._read_beside()
             finally:
-                await stream.close()
+                self._sender.places += 1
+
+    async def _read_beside(self) -> None:
+        stream = await self._open_beside()
+        if stream is None:
+            return
+        try:
+            await self._copy(stream)
+            self._metrics.seeks.labels("ok").inc()
+        except (ViewerLeft, ViewerStalled):
+            raise
+        except FirstviewError as error:
+            self._metrics.seeks.labels(error.slug).inc()
+        finally:
+            await stream.close()
 
     def _is_far(self) -> bool:
         source, spool = self._view.source, self._flight.spool

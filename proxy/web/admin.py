@@ -17,6 +17,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from proxy.catalog.changes import Outcome
 from proxy.catalog.generations import Generations
+from proxy.catalog.imports import parse_body
 from proxy.delivery.locate import Locator
 from proxy.errors import (
     BodyTooLarge,
@@ -107,8 +108,6 @@ class Admin:
             body = await request.read()
         except web.HTTPRequestEntityTooLarge as error:
             raise BodyTooLarge from error
-        from proxy.catalog.imports import parse_body
-
         registration = parse_body(request_id, body)
         if registration.fal_url is not None:
             self._allowed(registration.fal_url)
