@@ -63,9 +63,8 @@ def plain_name(name: str) -> str:
 
 def _pick(row: Mapping[str, object], names: Iterable[str]) -> tuple[str, object]:
     for name in names:
-        value = row.get(name)
-        if isinstance(value, str):
-            value = value.strip()
+        given = row.get(name)
+        value: object = given.strip() if isinstance(given, str) else given
         if value is not None and value != "":
             return name, value
     return "", None
@@ -105,8 +104,8 @@ def _url(value: object) -> str:
     _text(text, _LONGEST_URL)
     try:
         parts = urlsplit(text)
-        whole = parts.scheme in {"https", "http"} and parts.hostname and parts.path.strip("/")
-        whole = whole and parts.port != 0
+        named = parts.scheme in {"https", "http"} and bool(parts.hostname) and parts.port != 0
+        whole = named and bool(parts.path.strip("/"))
     except ValueError:
         whole = False
     if not whole or _SPACE_OR_CONTROL.search(text):

@@ -1,0 +1,103 @@
+"""The `firstview` command: which commands there are, what they take, and how failures are told.
+
+Belongs here: arguments, options, exit codes. Must not know: what a command does; each has a file
+of its own with a `run`, imported only when it is called, so that `--help` answers at once.
+
+Exit codes: 0 done; 1 done in part; 2 nothing was done, the settings or arguments are wrong;
+3 nothing or not all was done, something that was needed failed and the same may work later.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from proxy import __version__
+from proxy.errors import FirstviewError, RequestError, SettingsError
+
+# ruff: noqa: PLC0415 - importing what one command needs would slow down all others
+
+_WRONG = 2
+_FAILED = 3
+
+app = typer.Typer(
+    name="firstview",
+    help="A pull-through CDN origin that makes AI video clips yours on first view.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Write the result as JSON.")]
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        print(f"firstview {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """A pull-through CDN origin that makes AI video clips yours on first view."""
+
+
+@app.command()
+def config(*, json: Json = False) -> None:
+    """Show every setting: its value, default, meaning, and where the value comes from."""
+    from proxy.cli import config as command
+
+    raise typer.Exit(command.run(as_json=json))
+
+
+@app.command("import")
+def import_file(
+    *,
+    file: Annotated[
+        Path, typer.Argument(help="CSV or JSON lines with request_id, fal_url, …", dir_okay=False)
+    ],
+    json: Json = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only read and check the file.")
+    ] = False,
+    refused: Annotated[
+        Path | None,
+        typer.Option(help="Write all refused rows and the reasons to this CSV.", dir_okay=False),
+    ] = None,
+) -> None:
+    """Register the generations that a file lists; harmless when repeated.
+
+    Exit code 0: all rows are registered; 1: some were refused; 2: none could be used.
+    """
+    from proxy import settings
+    from proxy.cli import import_file as command
+
+    raise typer.Exit(
+        command.run(settings.load(), file, as_json=json, dry_run=dry_run, refused_file=refused)
+    )
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    try:
+        app()
+    except SettingsError as error:
+        print(error.detail, file=sys.stderr)
+        sys.exit(_WRONG)
+    except FirstviewError as error:
+        print(f"firstview: {error.detail}", file=sys.stderr)
+        sys.exit(_WRONG if isinstance(error, RequestError) else _FAILED)
+    except BrokenPipeError:
+        # `firstview config | head`: whoever read has enough; Python would complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(_FAILED)
