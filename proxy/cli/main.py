@@ -60,6 +60,15 @@ def config(*, json: Json = False) -> None:
     raise typer.Exit(command.run(as_json=json))
 
 
+@app.command()
+def serve() -> None:
+    """Run the origin until SIGTERM or Ctrl-C, then let replies and fills finish."""
+    from proxy import settings
+    from proxy.cli import serve as command
+
+    command.run(settings.load())
+
+
 @app.command("import")
 def import_file(
     *,
