@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 # The folders that lint looks at; some checkouts have no bench.
-SOURCES := $(wildcard proxy tests bench)
+SOURCES := $(wildcard proxy tests bench tools)
 ARGS ?=
 
 # A home directory that cannot be written to is no reason to fail.
@@ -116,13 +116,17 @@ lint: $(VENV)/.dev ## ruff, mypy --strict, and the direction of imports
 	@$(BIN)/ruff check --quiet $(SOURCES)
 	@$(BIN)/ruff format --check --quiet $(SOURCES)
 	@$(BIN)/mypy --no-error-summary $(SOURCES)
-	@$(BIN)/lint-imports --no-timings >.venv/lint-imports.log || { cat .venv/lint-imports.log; exit 1; }
+	@$(BIN)/lint-imports >.venv/lint-imports.log || { cat .venv/lint-imports.log; exit 1; }
 	@echo "lint: all clean"
 
 .PHONY: format
 format: $(VENV)/.dev ## let ruff format and repair what it can
 	@$(BIN)/ruff check --fix --quiet $(SOURCES) || true
 	@$(BIN)/ruff format $(SOURCES)
+
+.PHONY: reference
+reference: $(VENV)/.dev ## write docs/reference/ anew from the code
+	@$(BIN)/python -m tools.reference
 
 .PHONY: bench
 bench: $(VENV)/.dev system-bench ## measure side by side with nginx (ARGS="--help")

@@ -45,7 +45,7 @@ def render(
     if instance is not None:
         members["instance"] = instance
     # Escapes all that is not ASCII: half a character in a path must not become a second error.
-    body = json.dumps(members, ensure_ascii=True).encode("ascii")
+    body = json.dumps(members, ensure_ascii=True).encode("ascii") + b"\n"
     return Problem(
         status=known.status,
         fields=[

@@ -1,0 +1,63 @@
+"""The documentation says what the code does, no more and no less."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tools import reference
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.mark.parametrize("name", sorted(reference.PAGES))
+def test_the_reference_is_what_the_code_says(name: str) -> None:
+    written = (ROOT / "docs" / "reference" / name).read_text()
+    assert written == reference.PAGES[name](), "run `make reference` and commit the result"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_settings_that_a_page_names_exist(page: Path) -> None:
+    known = reference.settings_page()
+    for name in set(re.findall(r"FIRSTVIEW_[A-Z_]*[A-Z]", page.read_text())):
+        assert f"`{name}`" in known, f"{page.name} names {name}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_that_a_page_names_exist(page: Path) -> None:
+    known = reference.commands_page()
+    for name in set(re.findall(r"(?:`|\$ )firstview ([a-z]+)", page.read_text())):
+        assert f"## `firstview {name}" in known, f"{page.name} names firstview {name}"
+
+
+def test_make_targets_that_a_page_names_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for page in PAGES:
+        for name in re.findall(r"`make ([a-z-]+)", page.read_text()):
+            assert name in targets, f"{page.name} names make {name}"
+
+
+def test_every_file_of_the_package_says_what_belongs_in_it() -> None:
+    for path in sorted((ROOT / "proxy").rglob("*.py")):
+        if path.name != "__init__.py":
+            assert path.read_text().startswith('"""'), path
+
+
+def test_the_help_answers_without_importing_the_server() -> None:
+    script = (
+        "import sys; from proxy.cli.main import app; "
+        "sys.exit(any(name in sys.modules for name in ('aiohttp', 'sqlalchemy', 'aiobotocore')))"
+    )
+    assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == 0
