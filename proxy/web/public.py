@@ -17,6 +17,7 @@ from proxy.errors import (
     MethodNotAllowed,
     RouteNotFound,
     ViewerLeft,
+    ViewerStalled,
 )
 from proxy.records import REQUEST_ID
 from proxy.telemetry.metrics import Metrics
@@ -46,7 +47,8 @@ class Public:
         exchange = Exchange(request, connection, self._metrics)
         try:
             return await self._route(exchange)
-        except (ViewerLeft, ConnectionError):
+        except (ViewerLeft, ViewerStalled, ConnectionError):
+            connection.reset()
             return Sent(keep_alive=False)
         except asyncio.CancelledError:
             self._metrics.aborted.labels("viewer-left").inc()
