@@ -1,7 +1,8 @@
 """Connections to the catalog's database, and the one border where its failures are translated.
 
-Belongs here: how SQLite and PostgreSQL are opened, bounded in number and in time, and closed; what
-a foreign exception means. Must not know: any statement beyond those that open and set up.
+Belongs here: lending connections for so long and no longer, setting up the schema, closing; what a
+foreign exception means. Must not know: how a driver is set up (`drivers.py`), or any statement
+beyond those that set up.
 """
 
 from __future__ import annotations
@@ -10,24 +11,19 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import asyncpg
-from sqlalchemy import URL, Connection, event, exc, func, select
-from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy import exc, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from proxy.catalog import addresses
+from proxy.catalog.drivers import WRITES, Limits, postgres_engine, sqlite_engine
 from proxy.catalog.tables import metadata
 from proxy.errors import CatalogUnavailable, SettingsError
 
-_SQLITE_READERS: Final = 5
 _SCHEMA_LOCK: Final = (
     0x66_69_72_73_74_76_69_65  # "firstvie": PostgreSQL's advisory locks take 64 bits
 )
-_WRITES: Final = "firstview_writes"
 
 # --- the map of foreign exceptions --------------------------------------------------------------
 
@@ -96,20 +92,6 @@ def is_away(error: BaseException) -> bool:
 # --- connections --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """How long the catalog may keep a caller waiting, in seconds, and how many connections."""
-
-    connect: float = 5.0
-    """One connection, its handshake included; also the wait for a free one."""
-    command: float = 10.0
-    """One statement."""
-    call: float = 15.0
-    """One transaction, with its wait for a connection and for other writers."""
-    connections: int = 10
-    """Connections to PostgreSQL; SQLite has five readers and one writer at a time."""
-
-
 class Catalog:
     """An open catalog: lends connections for reading and for writing."""
 
@@ -119,7 +101,7 @@ class Catalog:
         self._limits = limits
         self._sqlite = engine.dialect.name == "sqlite"
         if self._sqlite:
-            self._readers, self._writers = engine, engine.execution_options(**{_WRITES: True})
+            self._readers, self._writers = engine, engine.execution_options(**{WRITES: True})
             # SQLite has one writer. Waiting here is fair; in the database it would be polling.
             self._turn: AbstractAsyncContextManager[Any] = asyncio.Lock()
         else:
@@ -181,14 +163,7 @@ async def open_catalog(url: str, limits: Limits | None = None) -> Catalog:
     does not answer. Neither repeats the address: it may hold a password.
     """
     limits = limits or Limits()
-    scheme = url.partition(":")[0]
-    if scheme == "sqlite":
-        engine = await _sqlite_engine(url, limits)
-    elif scheme in {"postgresql", "postgres"}:
-        engine = _postgres_engine(url, limits)
-    else:
-        raise SettingsError("FIRSTVIEW_DATABASE_URL must start with sqlite:/// or postgresql://")
-    catalog = Catalog(engine, limits)
+    catalog = Catalog(await _engine(url, limits), limits)
     try:
         await catalog.create_schema()
     except asyncpg.ClientConfigurationError:
@@ -200,59 +175,15 @@ async def open_catalog(url: str, limits: Limits | None = None) -> Catalog:
     return catalog
 
 
-async def _sqlite_engine(url: str, limits: Limits) -> AsyncEngine:
-    path = addresses.sqlite_path(url)
+async def _engine(url: str, limits: Limits) -> AsyncEngine:
+    scheme = url.partition(":")[0]
+    if scheme in {"postgresql", "postgres"}:
+        return postgres_engine(url, limits)
+    if scheme != "sqlite":
+        raise SettingsError("FIRSTVIEW_DATABASE_URL must start with sqlite:/// or postgresql://")
     try:
-        await asyncio.to_thread(Path(path).parent.mkdir, parents=True, exist_ok=True)
-    except OSError as error:
-        raise CatalogUnavailable from error
-    engine = await asyncio.to_thread(  # it asks for the current directory
-        create_async_engine,
-        # Built, not parsed: a question mark in a folder's name is not a query.
-        URL.create("sqlite+aiosqlite", database=path),
-        # No implicit BEGIN by the driver: `_begin` decides which transaction it is.
-        connect_args={"isolation_level": None, "timeout": limits.command},
-        pool_size=_SQLITE_READERS,
-        max_overflow=0,
-        pool_timeout=limits.connect,
-        hide_parameters=True,
-    )
-    event.listen(engine.sync_engine, "connect", _set_up_sqlite)
-    event.listen(engine.sync_engine, "begin", _begin_sqlite)
-    return engine
-
-
-def _set_up_sqlite(connection: DBAPIConnection, _record: object) -> None:
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode = WAL")  # readers and the writer do not wait for each other
-    cursor.execute("PRAGMA synchronous = FULL")  # what was acknowledged survives a power cut
-    cursor.execute("PRAGMA foreign_keys = ON")
-    cursor.close()
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    # A reader that becomes a writer inside a deferred transaction fails at once when another has
-    # written meanwhile, however long the busy timeout is; a writer therefore starts as one.
-    if connection.get_execution_options().get(_WRITES):
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def _postgres_engine(url: str, limits: Limits) -> AsyncEngine:
-    address = addresses.for_asyncpg(url)
-
-    async def connect(*_: object, **__: object) -> Any:  # noqa: ANN401 - asyncpg's connection
-        # asyncpg reads the address itself, since it knows libpq's words (sslmode, several
-        # hosts, target_session_attrs), which SQLAlchemy would pass on as unknown arguments.
-        return await asyncpg.connect(
-            address, timeout=limits.connect, command_timeout=limits.command
-        )
-
-    return create_async_engine(
-        "postgresql+asyncpg://",
-        async_creator=connect,
-        pool_size=limits.connections,
-        max_overflow=0,
-        pool_timeout=limits.connect,
-        pool_pre_ping=True,  # a connection that died while idle is replaced, not handed out
-        hide_parameters=True,
-    )
+        return await sqlite_engine(url, limits)
+    except Exception as error:
+        if is_away(error):
+            raise CatalogUnavailable from error
+        raise

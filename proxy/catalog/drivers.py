@@ -1,0 +1,120 @@
+"""How SQLite and PostgreSQL are opened: bounded in number and in time, durable, each in its way.
+
+Belongs here: what the drivers have to be told. Must not know: tables, or what an error means.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import asyncpg
+from sqlalchemy import URL, Connection, event
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from proxy.catalog import addresses
+
+WRITES: Final = "firstview_writes"
+"""Execution option of connections that will write."""
+
+_SQLITE_READERS: Final = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How long the catalog may keep a caller waiting, in seconds, and how many connections."""
+
+    connect: float = 5.0
+    """One connection, its handshake included; also the wait for a free one."""
+    command: float = 10.0
+    """One statement."""
+    call: float = 15.0
+    """One transaction, with its wait for a connection and for other writers."""
+    connections: int = 10
+    """Connections to PostgreSQL; SQLite has five readers and one writer at a time."""
+
+
+async def sqlite_engine(url: str, limits: Limits) -> AsyncEngine:
+    """An engine for `sqlite:///path`; makes the file.
+
+    Raises SettingsError, OSError, sqlite3.Error.
+    """
+    path = addresses.sqlite_path(url)
+    await asyncio.to_thread(_make_sqlite_file, Path(path), limits.command)
+    engine = await asyncio.to_thread(  # it asks for the current directory
+        create_async_engine,
+        # Built, not parsed: a question mark in a folder's name is not a query.
+        URL.create("sqlite+aiosqlite", database=path),
+        # No implicit BEGIN by the driver: `_begin` decides which transaction it is.
+        connect_args={"isolation_level": None, "timeout": limits.command},
+        pool_size=_SQLITE_READERS,
+        max_overflow=0,
+        pool_timeout=limits.connect,
+        hide_parameters=True,
+    )
+    event.listen(engine.sync_engine, "connect", _set_up_sqlite)
+    event.listen(engine.sync_engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _make_sqlite_file(path: Path, patience: float) -> None:
+    """Make the file if need be, and let its readers and its writer not wait for each other.
+
+    The mode, WAL, is the file's own and stays. Two processes that switch it at once get "locked" without
+    SQLite's usual waiting, so the waiting is done here.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + patience
+    with closing(sqlite3.connect(path, timeout=patience)) as connection:
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as error:
+                code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_BUSY)
+                if code != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
+            else:
+                return
+
+
+def _set_up_sqlite(connection: DBAPIConnection, _record: object) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA synchronous = FULL")  # what was acknowledged survives a power cut
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A reader that becomes a writer inside a deferred transaction fails at once when another has
+    # written meanwhile, however long the busy timeout is; a writer therefore starts as one.
+    if connection.get_execution_options().get(WRITES):
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def postgres_engine(url: str, limits: Limits) -> AsyncEngine:
+    """An engine for `postgresql://…`; connects when it is used. Raises SettingsError."""
+    address = addresses.for_asyncpg(url)
+
+    async def connect(*_: object, **__: object) -> Any:  # noqa: ANN401 - asyncpg's connection
+        # asyncpg reads the address itself, since it knows libpq's words (sslmode, several
+        # hosts, target_session_attrs), which SQLAlchemy would pass on as unknown arguments.
+        return await asyncpg.connect(
+            address, timeout=limits.connect, command_timeout=limits.command
+        )
+
+    return create_async_engine(
+        "postgresql+asyncpg://",
+        async_creator=connect,
+        pool_size=limits.connections,
+        max_overflow=0,
+        pool_timeout=limits.connect,
+        pool_pre_ping=True,  # a connection that died while idle is replaced, not handed out
+        hide_parameters=True,
+    )
