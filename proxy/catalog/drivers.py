@@ -19,6 +19,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from proxy.catalog import addresses
+from proxy.errors import SettingsError
 
 WRITES: Final = "firstview_writes"
 """Execution option of connections that will write."""
@@ -66,8 +67,8 @@ async def sqlite_engine(url: str, limits: Limits) -> AsyncEngine:
 def _make_sqlite_file(path: Path, patience: float) -> None:
     """Make the file if need be, and let its readers and its writer not wait for each other.
 
-    The mode, WAL, is the file's own and stays. Two processes that switch it at once get "locked" without
-    SQLite's usual waiting, so the waiting is done here.
+    The mode, WAL, is the file's own and stays. Two processes that switch it at once get "locked"
+    without SQLite's usual waiting, so the waiting is done here.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + patience
@@ -105,9 +106,14 @@ def postgres_engine(url: str, limits: Limits) -> AsyncEngine:
     async def connect(*_: object, **__: object) -> Any:  # noqa: ANN401 - asyncpg's connection
         # asyncpg reads the address itself, since it knows libpq's words (sslmode, several
         # hosts, target_session_attrs), which SQLAlchemy would pass on as unknown arguments.
-        return await asyncpg.connect(
-            address, timeout=limits.connect, command_timeout=limits.command
-        )
+        try:
+            return await asyncpg.connect(
+                address, timeout=limits.connect, command_timeout=limits.command
+            )
+        except ValueError:  # its message may repeat any part of the address
+            raise SettingsError(
+                "FIRSTVIEW_DATABASE_URL is not a usable PostgreSQL address"
+            ) from None
 
     return create_async_engine(
         "postgresql+asyncpg://",

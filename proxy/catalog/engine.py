@@ -21,9 +21,8 @@ from proxy.catalog.drivers import WRITES, Limits, postgres_engine, sqlite_engine
 from proxy.catalog.tables import metadata
 from proxy.errors import CatalogUnavailable, SettingsError
 
-_SCHEMA_LOCK: Final = (
-    0x66_69_72_73_74_76_69_65  # "firstvie": PostgreSQL's advisory locks take 64 bits
-)
+# PostgreSQL's advisory locks are named by 64 bits.
+_SCHEMA_LOCK: Final = int.from_bytes(b"firstvie")
 
 # --- the map of foreign exceptions --------------------------------------------------------------
 
@@ -166,9 +165,6 @@ async def open_catalog(url: str, limits: Limits | None = None) -> Catalog:
     catalog = Catalog(await _engine(url, limits), limits)
     try:
         await catalog.create_schema()
-    except asyncpg.ClientConfigurationError:
-        await catalog.close()
-        raise SettingsError("FIRSTVIEW_DATABASE_URL is not a usable PostgreSQL address") from None
     except BaseException:
         await catalog.close()
         raise

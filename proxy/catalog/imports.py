@@ -246,8 +246,8 @@ def parse_body(request_id: str, data: bytes, check: Check | None = None) -> Regi
         raise BadRequest("The body must be a JSON object")
     unknown = sorted(body.keys() - said.KNOWN_NAMES - _ROW_NAMES)
     mistakes = [f"{name[:80]!r} is not a field" for name in unknown]
-    named = body.pop("request_id", None) or body.pop("id", None)
-    if named not in {None, request_id} if isinstance(named, str | None) else True:
+    named = body.pop("request_id", body.pop("id", None))
+    if named is not None and named != request_id:
         mistakes.append("request_id is not the one in the address")
     found = said.read({**body, "request_id": request_id}, check)
     if isinstance(found, Registration) and not mistakes:
