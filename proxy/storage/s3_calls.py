@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Mapping
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from proxy.errors import ObjectMissing
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 EXPIRES = 900
 """Seconds that a presigned URL is good for; only the start of a request counts."""
+T = TypeVar("T")
 _R2 = ".r2.cloudflarestorage.com"
 
 
@@ -73,8 +75,8 @@ class S3Calls:
     async def head(self, key: str) -> tuple[ObjectInfo, Mapping[str, str]] | None:
         """What the store says of an object, and the reply's header; None if there is none."""
         try:
-            with mapped_errors("a look at an object"):
-                found = await self._client.head_object(Bucket=self._bucket, Key=key)
+            ask = functools.partial(self._client.head_object, Bucket=self._bucket, Key=key)
+            found = await self._ask("a look at an object", ask)
         except ObjectMissing:
             return None
         info = ObjectInfo(
@@ -146,13 +148,14 @@ class S3Calls:
 
     async def begin(self, new: NewObject) -> tuple[str, bool]:
         """Begin a multipart upload: its id, and whether an earlier try may have begun another."""
-        with mapped_errors("the beginning of an upload", writes=True):
-            begun = await self._client.create_multipart_upload(
-                Bucket=self._bucket,
-                Key=new.key,
-                ContentType=new.content_type,
-                Metadata=new.metadata,
-            )
+        ask = functools.partial(
+            self._client.create_multipart_upload,
+            Bucket=self._bucket,
+            Key=new.key,
+            ContentType=new.content_type,
+            Metadata=new.metadata,
+        )
+        begun = await self._ask("the beginning of an upload", ask, writes=True)
         return begun["UploadId"], begun["ResponseMetadata"]["RetryAttempts"] > 0
 
     async def complete(self, new: NewObject, upload_id: str, parts: list[SentPart]) -> str:
@@ -163,38 +166,41 @@ class S3Calls:
         listed: list[CompletedPartTypeDef] = [
             {"PartNumber": part.number, "ETag": part.etag} for part in parts
         ]
-
-        async def once() -> str:
-            with mapped_errors("the end of an upload", writes=True):
-                done = await self._client.complete_multipart_upload(
-                    Bucket=self._bucket,
-                    Key=new.key,
-                    UploadId=upload_id,
-                    MultipartUpload={"Parts": listed},
-                    **condition,
-                )
-            return done.get("ETag", "").strip('"')
-
-        # botocore does not wait out R2's 429; everything else it has tried again itself.
-        return await with_retries(once, self._attempts, on=BucketBusy)
+        ask = functools.partial(
+            self._client.complete_multipart_upload,
+            Bucket=self._bucket,
+            Key=new.key,
+            UploadId=upload_id,
+            MultipartUpload={"Parts": listed},
+            **condition,
+        )
+        done = await self._ask("the end of an upload", ask, writes=True)
+        return done.get("ETag", "").strip('"')
 
     async def abort(self, key: str, upload_id: str) -> None:
         """Abort a multipart upload; parts on their way may still land. No error if it is gone."""
         try:
-            with mapped_errors("the abort of an upload", writes=True):
-                await self._client.abort_multipart_upload(
-                    Bucket=self._bucket, Key=key, UploadId=upload_id
-                )
+            ask = functools.partial(
+                self._client.abort_multipart_upload,
+                Bucket=self._bucket,
+                Key=key,
+                UploadId=upload_id,
+            )
+            await self._ask("the abort of an upload", ask, writes=True)
         except (UploadGone, ObjectMissing):
             return
 
     async def is_open(self, key: str, upload_id: str) -> bool:
         """Whether a multipart upload still takes up room."""
         try:
-            with mapped_errors("a look at an upload"):
-                await self._client.list_parts(
-                    Bucket=self._bucket, Key=key, UploadId=upload_id, MaxParts=1
-                )
+            ask = functools.partial(
+                self._client.list_parts,
+                Bucket=self._bucket,
+                Key=key,
+                UploadId=upload_id,
+                MaxParts=1,
+            )
+            await self._ask("a look at an upload", ask)
         except (UploadGone, ObjectMissing):
             return False
         return True
@@ -225,13 +231,22 @@ class S3Calls:
 
     async def delete(self, key: str) -> None:
         """Remove an object; no error if there is none."""
-        with mapped_errors("the removal of an object", writes=True):
-            await self._client.delete_object(Bucket=self._bucket, Key=key)
+        ask = functools.partial(self._client.delete_object, Bucket=self._bucket, Key=key)
+        await self._ask("the removal of an object", ask, writes=True)
 
     async def may_list(self) -> None:
         """Ask for one name: proves the bucket, the credentials and the right to list."""
-        with mapped_errors("a listing"):
-            await self._client.list_objects_v2(Bucket=self._bucket, MaxKeys=1)
+        ask = functools.partial(self._client.list_objects_v2, Bucket=self._bucket, MaxKeys=1)
+        await self._ask("a listing", ask)
+
+    async def _ask(self, doing: str, ask: Callable[[], Awaitable[T]], *, writes: bool = False) -> T:
+        """Make a control call. botocore retries all but R2's 429, which is waited out here."""
+
+        async def once() -> T:
+            with mapped_errors(doing, writes=writes):
+                return await ask()
+
+        return await with_retries(once, self._attempts, on=BucketBusy)
 
     async def _presign(
         self,

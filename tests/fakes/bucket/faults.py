@@ -23,7 +23,8 @@ class Fault:
     """Requests that pass before the first is hit."""
     status: int | None = None
     """Answer this without asking the backend."""
-    code: str = "InternalError"
+    code: str = ""
+    """S3's error code; the usual one of the status if empty."""
     delay: float = 0.0
     """Wait this long before anything is done."""
     rate: float | None = None
@@ -40,8 +41,8 @@ class Fault:
     """Send so much of the reply's body, then no more."""
     lose_reply: bool = False
     """Let the backend do it all, then reset the connection instead of answering."""
-    ignore_range: bool = False
-    """Answer a range with the whole object and 200."""
+    answer_whole: bytes | None = None
+    """Answer 200 and these bytes, whatever range was asked for."""
     hits: int = field(default=0, init=False)
     """Requests that it has hit; for assertions."""
 

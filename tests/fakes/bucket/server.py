@@ -11,6 +11,7 @@ import contextlib
 import socket
 import struct
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from types import TracebackType
@@ -28,6 +29,16 @@ from tests.fakes.bucket.rules import R2Rules, Refusal
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "expect", "date", "server"}
 _ADDED_BY_AIOHTTP = ("Accept", "Accept-Encoding", "User-Agent", "Content-Type")
 _CHUNK = 64 * 1024
+_CODES = {
+    204: "",
+    301: "PermanentRedirect",
+    403: "AccessDenied",
+    404: "NoSuchKey",
+    429: "TooManyRequests",
+    500: "InternalError",
+    503: "SlowDown",
+}
+"""The usual error code of a status."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +64,9 @@ class FaultyBucket:
         self.faults: list[Fault] = []
         self.log: list[Seen] = []
         self.rules = rules
+        self.most_at_once: Counter[str] = Counter()
+        """The most requests of each operation that were in progress together."""
+        self._at_once: Counter[str] = Counter()
         self._backend = backend
         self._port = 0
         self._runner: web.ServerRunner | None = None
@@ -107,6 +121,9 @@ class FaultyBucket:
         operation, key = operation_of(request.method, request.rel_url.raw_path, request.query)
         fault = find(self.faults, operation, key)
         status: int | None = None
+        self._at_once[operation] += 1
+        most = max(self.most_at_once[operation], self._at_once[operation])
+        self.most_at_once[operation] = most
         try:
             reply = await self._answer(request, operation, key, fault)
             status = reply.status
@@ -116,6 +133,7 @@ class FaultyBucket:
         else:
             return reply
         finally:
+            self._at_once[operation] -= 1
             headers = {name.lower(): value for name, value in request.headers.items()}
             self.log.append(Seen(operation, key, status, headers))
 
@@ -125,7 +143,9 @@ class FaultyBucket:
         if fault.delay:
             await self._wait(fault.delay)
         if fault.status is not None:
-            return await _refuse(request, (fault.status, fault.code))
+            return await _refuse(request, (fault.status, fault.code or _CODES[fault.status]))
+        if fault.answer_whole is not None:
+            return web.Response(body=fault.answer_whole, headers={"ETag": '"whole"'})
         if self.rules is not None:
             refusal = self.rules.refuse(operation, key, request.query, request.headers)
             if refusal is not None:
@@ -149,8 +169,6 @@ class FaultyBucket:
     ) -> web.StreamResponse:
         assert self._session is not None
         headers = _passed_on(request.headers)
-        if fault.ignore_range:
-            headers.pop("Range", None)
         has_body = "Content-Length" in headers or isinstance(body, bytes)
         async with self._session.request(
             request.method,
@@ -221,7 +239,9 @@ def _passed_on(headers: "aiohttp.typedefs.LooseHeaders") -> CIMultiDict[str]:
 async def _paced(source: aiohttp.StreamReader, rate: float | None) -> AsyncIterator[bytes]:
     """Pass chunks on, no faster than `rate` bytes a second; backpressure is the reader's own."""
     started, passed = time.monotonic(), 0
-    while chunk := await source.read(_CHUNK if rate is None else max(1, int(rate / 20))):
+    while chunk := await source.read(
+        _CHUNK if rate is None else max(1, min(_CHUNK, int(rate / 20)))
+    ):
         passed += len(chunk)
         if rate is not None:
             await asyncio.sleep(max(0.0, started + passed / rate - time.monotonic()))
@@ -234,7 +254,9 @@ async def _refuse(request: web.BaseRequest, refusal: Refusal) -> web.StreamRespo
         pass
     status, code = refusal
     text = f'<?xml version="1.0"?><Error><Code>{code}</Code><Message>fault</Message></Error>'
-    reply = web.Response(status=status, text=text, content_type="application/xml")
+    reply = web.Response(status=status)
+    if status >= 300:
+        reply = web.Response(status=status, text=text, content_type="application/xml")
     await reply.prepare(request)
     await reply.write_eof()
     return reply
