@@ -1,0 +1,1 @@
+"""Side-by-side measurements against nginx; `python -m bench --help`."""

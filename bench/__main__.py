@@ -1,0 +1,89 @@
+"""`python -m bench`: run the scenarios one after the other, print and write what they come to.
+
+Belongs here: which servers each scenario needs, and the order. Must not know: how it is measured.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bench import cold, memory, plan, report, warm
+from bench.clips import write_clip, write_sparse_clip
+from bench.machine import Cores
+from bench.plan import Options
+from bench.results import Outcome
+from bench.servers import running
+
+_RESULTS = Path(__file__).parent / "results"
+
+
+def main() -> int:
+    """Run what the command line asks for; 1 if a mark was missed, 2 if a program is missing."""
+    options = plan.parse()
+    missing = [name for name in ("nginx", "wrk", "taskset") if shutil.which(name) is None]
+    if missing:
+        print(f"not installed: {', '.join(missing)}", file=sys.stderr)
+        return 2
+    cores = Cores.choose()
+    os.sched_setaffinity(0, cores.load)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    print(f"machine: {cores.note}", flush=True)
+    outcomes = []
+    began = time.monotonic()
+    for outcome in _run(options, cores):
+        print("\n".join(report.lines(outcome)), flush=True)
+        outcomes.append(outcome)
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    path = options.json or _RESULTS / f"{stamp}.json"
+    report.write(path, cores.note, outcomes)
+    print(f"\n{time.monotonic() - began:.0f} s; figures in {path}")
+    return int(any(outcome.verdict not in {"", "pass"} for outcome in outcomes))
+
+
+def _run(options: Options, cores: Cores) -> Iterator[Outcome]:
+    warm_ones = [name for name in options.scenarios if name in warm.BLOCKS]
+    if warm_ones:
+        yield from _warm(warm_ones, options, cores)
+    for name in options.scenarios:
+        if name in {"cold", "crowd", "memory"}:
+            with tempfile.TemporaryDirectory(prefix="bench-", dir=options.work_dir) as folder:
+                yield _cold(name, Path(folder), options, cores)
+
+
+def _warm(names: list[str], options: Options, cores: Cores) -> Iterator[Outcome]:
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=options.work_dir) as folder:
+        home = Path(folder)
+        (home / "files").mkdir()
+        write_clip(home / "files" / "clip15.mp4", warm.LENGTH)
+        with running(home, cores, [warm.CLIP]) as pair:
+            warm.warm_up(pair, f"/videos/{warm.CLIP}.mp4")
+            for name in names:
+                yield warm.measure(name, pair, options, cores)
+
+
+def _cold(name: str, home: Path, options: Options, cores: Cores) -> Outcome:
+    (home / "files").mkdir()
+    if name == "memory":
+        count = memory.fills_that_fit(options, home)
+        write_sparse_clip(home / "files" / "clip80.mp4", memory.LENGTH)
+        settings = {"FIRSTVIEW_CACHE_MAX_BYTES": "64GiB"}
+        with running(home, cores, memory.ids(count), settings) as pair:
+            return memory.measure(pair, count, options)
+    write_clip(home / "files" / "clip15.mp4", cold.LENGTH)
+    ids = cold.cold_ids(options) if name == "cold" else cold.crowd_ids(options)
+    with running(home, cores, ids) as pair:
+        measure = cold.measure_cold if name == "cold" else cold.measure_crowd
+        return measure(pair, options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
