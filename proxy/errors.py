@@ -14,6 +14,7 @@ system in `delivery/spool.py` and `storage/directory.py`.
     │   ├── PreconditionFailed         412
     │   ├── RangeNotSatisfiable        416 + Content-Range
     │   ├── BadRequest                 400
+    │   ├── HeaderTooLarge             431
     │   ├── BodyTooLarge               413
     │   └── Unauthorized               401
     ├── ClipError                      the clip cannot be had, and that is a fact about the clip
@@ -145,6 +146,13 @@ class RangeNotSatisfiable(RequestError):
 
 class BadRequest(RequestError):
     """The request cannot be understood."""
+
+
+class HeaderTooLarge(RequestError):
+    """The request's line or header is larger than allowed."""
+
+    status = 431
+    slug = "header-too-large"
 
 
 class BodyTooLarge(RequestError):

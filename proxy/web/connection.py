@@ -17,15 +17,19 @@ from typing import Any, cast
 
 import structlog
 from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_request import BaseRequest
 
 from proxy.delivery.viewer import ViewerSocket
-from proxy.errors import BadRequest, FirstviewError, Overloaded
+from proxy.errors import BadRequest, FirstviewError, HeaderTooLarge, Overloaded
 from proxy.settings import Settings
 from proxy.telemetry.metrics import Metrics
 from proxy.web import headers
 from proxy.web.problems import render
+
+_MOST_FIELDS = 1024
+"""Fields of one request; aiohttp's own 128 are few where an edge adds to what a browser sends."""
 
 Handler = Callable[[BaseRequest, "Connection"], Awaitable["Sent"]]
 
@@ -60,6 +64,7 @@ class Listener(web.Server):
             keepalive_timeout=settings.keepalive_timeout,
             max_line_size=int(settings.max_line_bytes),
             max_field_size=int(settings.max_line_bytes),
+            max_headers=_MOST_FIELDS,
             lingering_time=1.0,
             auto_decompress=False,
         )
@@ -69,6 +74,9 @@ class Listener(web.Server):
 
     async def _dispatch(self, request: BaseRequest) -> web.StreamResponse:
         connection = cast("Connection", request.protocol)
+        if connection.sends_much and header_size(request) > self.settings.max_header_bytes:
+            self.metrics.shed.labels("max_header_bytes").inc()
+            return connection.handle_error(request, 400, HeaderTooLarge())
         return cast("web.StreamResponse", await self._handle(request, connection))
 
     def __call__(self) -> RequestHandler:
@@ -79,7 +87,7 @@ class Listener(web.Server):
 class Connection(RequestHandler):
     """One client's connection."""
 
-    __slots__ = ("_header_bytes", "_header_timer", "_listener", "_viewer")
+    __slots__ = ("_header_bytes", "_header_timer", "_listener", "_viewer", "sends_much")
 
     def __init__(self, listener: Listener, **options: Any) -> None:  # noqa: ANN401 - aiohttp's own
         """Use `Listener`."""
@@ -88,6 +96,8 @@ class Connection(RequestHandler):
         self._viewer: ViewerSocket | None = None
         self._header_timer: asyncio.TimerHandle | None = None
         self._header_bytes = 0
+        self.sends_much = False
+        """Whether a header that is larger than allowed may have come in one piece."""
 
     # -- its life ---
 
@@ -136,19 +146,28 @@ class Connection(RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, and watch a header that is not complete yet."""
+        most, before = self._listener.settings.max_header_bytes, len(self._messages)
+        self.sends_much = self.sends_much or self._header_bytes + len(data) > most
         super().data_received(data)
-        if self._messages or self._request_in_progress:
+        if len(self._messages) > before or not data or self._is_reading_body():
             self._header_bytes = 0
             if self._header_timer is not None:
                 self._header_timer.cancel()
                 self._header_timer = None
             return
         self._header_bytes += len(data)
-        if self._header_bytes > self._listener.settings.max_header_bytes:
+        if self._header_bytes > most:
             self._listener.metrics.shed.labels("max_header_bytes").inc()
-            self._refuse(BadRequest("the request's header is too large"))
+            self._refuse(HeaderTooLarge())
         elif self._header_timer is None:
             self._watch_header()
+
+    def _is_reading_body(self) -> bool:
+        """Whether what comes in belongs to a request that is known already."""
+        if self._messages:
+            return True
+        request = self._current_request
+        return request is not None and not request.content.is_eof()
 
     def _watch_header(self) -> None:
         loop = asyncio.get_running_loop()
@@ -162,7 +181,10 @@ class Connection(RequestHandler):
             self.force_close()
 
     def _refuse(self, error: FirstviewError) -> None:
-        """Answer without having a request, and close."""
+        """Answer without having a request, and close; in the middle of a reply, reset."""
+        if self._request_in_progress:
+            self.reset()
+            return
         problem = render(error, request_id="-")
         fields = [*problem.fields, ("Connection", "close")]
         if self.transport is not None:
@@ -181,7 +203,7 @@ class Connection(RequestHandler):
         """Answer what is no HTTP as a problem document; one line in the log, without a trace."""
         if status == 400:  # noqa: PLR2004
             log.info("not http", peer=request.remote, error=str(message or exc)[:200])
-            error: FirstviewError = BadRequest("the request is not HTTP/1.1 as RFC 9112 has it")
+            error = _name_refusal(exc, message)
         else:
             log.error("handler failed", exc_info=exc)
             error = FirstviewError()
@@ -190,3 +212,16 @@ class Connection(RequestHandler):
         reply.headers.update(problem.fields)
         reply.force_close()
         return reply
+
+
+def _name_refusal(exc: BaseException | None, message: str | None) -> FirstviewError:
+    """Tell what is too large apart from what is no HTTP at all."""
+    if isinstance(exc, LineTooLong | HeaderTooLarge) or "Too many headers" in (message or ""):
+        return HeaderTooLarge()
+    return BadRequest("the request is not HTTP/1.1 as RFC 9112 has it")
+
+
+def header_size(request: BaseRequest) -> int:
+    """Bytes of a request's line and fields, as they came over the wire (RFC 9112 §2.1)."""
+    line = len(f"{request.method} {request.raw_path} HTTP/1.1\r\n")
+    return line + sum(len(name) + len(value) + 4 for name, value in request.raw_headers) + 2
