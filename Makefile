@@ -93,7 +93,7 @@ setup: $(VENV)/.dev $(VENV_S3)/.installed ## set up everything that lies in the 
 
 # program:package, as tools/system-packages reads it.
 TEST_PROGRAMS := ffmpeg:ffmpeg ffprobe:ffmpeg chromium:chromium initdb:postgresql nginx:nginx \
-	curl:curl promtool:prometheus
+	curl:curl wget:wget promtool:prometheus
 BENCH_PROGRAMS := nginx:nginx wrk:wrk
 
 .PHONY: system
