@@ -7,6 +7,7 @@ not know: routes, clips.
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import re
 import time
@@ -61,6 +62,19 @@ class Exchange:
         elif request.version.minor == 0:
             fields.append(("Connection", "keep-alive"))
         return fields
+
+    def begun(self, status: int, request_id: str, cache_status: str) -> None:
+        """Log, at level debug only, that a clip's reply has begun."""
+        if log.is_enabled_for(logging.DEBUG):
+            log.debug(
+                "reply",
+                exchange=self.id,
+                request_id=request_id,
+                status=status,
+                range=self.request.headers.get("Range"),
+                cache_status=cache_status,
+                ms=round((time.perf_counter() - self._started) * 1000, 2),
+            )
 
     def sent(self, status: int, tier: str) -> Sent:
         """Count a reply that went out whole."""

@@ -88,13 +88,15 @@ class Videos:
     async def _send_view(self, exchange: Exchange, view: View, query: str) -> Sent:
         try:
             decided = plan(exchange.request.headers, view.facts, method="GET")
+            cache_status = self._cache_status(view)
             extra = [
                 *decided.fields,
-                ("Cache-Status", self._cache_status(view)),
+                ("Cache-Status", cache_status),
                 *exchange.fields(),
                 *_download(query, view.facts.request_id),
             ]
             head = headers.head(decided.status, self._stable(view), extra)
+            exchange.begun(decided.status, view.facts.request_id, cache_status)
             viewer = exchange.viewer()
             before = viewer.sent
             try:
