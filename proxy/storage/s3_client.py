@@ -44,6 +44,14 @@ _UNAVAILABLE: tuple[type[Exception], ...] = (
 )
 
 
+_REFUSED = (
+    boto.BotoCoreError,
+    boto.ClientError,
+    boto.MissingServiceIdError,
+    boto.UndefinedModelAttributeError,
+)
+
+
 def error_kind(error: type[BaseException]) -> type[FirstviewError] | None:
     """Which of our errors one of botocore's becomes; None if it is not one of botocore's.
 
@@ -52,7 +60,7 @@ def error_kind(error: type[BaseException]) -> type[FirstviewError] | None:
     if issubclass(error, _UNAVAILABLE):
         return BucketUnavailable
     # Whatever else botocore complains of, someone has to change something.
-    return BucketRefused if issubclass(error, (boto.BotoCoreError, boto.ClientError)) else None
+    return BucketRefused if issubclass(error, _REFUSED) else None
 
 
 @contextlib.contextmanager

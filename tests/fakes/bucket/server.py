@@ -140,6 +140,9 @@ class FaultyBucket:
     async def _answer(
         self, request: web.BaseRequest, operation: str, key: str, fault: Fault
     ) -> web.StreamResponse:
+        if request.headers.get("Expect", "").lower() == "100-continue" and request.transport:
+            # botocore waits for it; a low-level aiohttp server leaves it to its handler.
+            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if fault.delay:
             await self._wait(fault.delay)
         if fault.status is not None:
