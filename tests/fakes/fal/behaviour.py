@@ -3,6 +3,7 @@
 Belongs here: the script, not its performance. Must not know: sockets.
 """
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -62,3 +63,5 @@ class Behaviour:
     stall_at: int | None = None
     """Pause after that many bytes, for `stall_for`."""
     stall_for: float = FOREVER
+    stall_until: asyncio.Event | None = None
+    """Pause there until this is set, whatever `stall_for` says."""

@@ -226,7 +226,7 @@ class _Wire:
         at = 0
         while at < end:
             if at == how.stall_at:
-                await self.wait(how.stall_for)
+                await self._stall(how)
             stop = min(at + piece, end)
             if how.stall_at is not None and at < how.stall_at:
                 stop = min(stop, how.stall_at)
@@ -241,7 +241,13 @@ class _Wire:
             if how.rate is not None:
                 await self.wait(began + at / how.rate - time.monotonic())
         if at == how.stall_at:
+            await self._stall(how)
+
+    async def _stall(self, how: Behaviour) -> None:
+        if how.stall_until is None:
             await self.wait(how.stall_for)
+        else:
+            await how.stall_until.wait()
 
     async def _drain(self) -> None:
         """Wait until the client's kernel has everything, so that a reset takes nothing back."""
