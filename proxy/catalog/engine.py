@@ -1,6 +1,6 @@
 """Connections to the catalog's database, and the one border where its failures are translated.
 
-Belongs here: lending connections for so long and no longer, setting up the schema, closing; what a
+Belongs here: running statements for so long and no longer, setting up the schema, closing; what a
 foreign exception means. Must not know: how a driver is set up (`drivers.py`), or any statement
 beyond those that set up.
 """
@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, TypeVar
 
 import asyncpg
 from sqlalchemy import exc, func, select
@@ -20,6 +19,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from proxy.catalog.drivers import WRITES, Limits, postgres_engine, sqlite_engine
 from proxy.catalog.tables import metadata
 from proxy.errors import CatalogUnavailable, SettingsError
+
+T = TypeVar("T")
+Work = Callable[[AsyncConnection], Awaitable[T]]
 
 # PostgreSQL's advisory locks are named by 64 bits.
 _SCHEMA_LOCK: Final = int.from_bytes(b"firstvie")
@@ -92,66 +94,96 @@ def is_away(error: BaseException) -> bool:
 
 
 class Catalog:
-    """An open catalog: lends connections for reading and for writing."""
+    """An open catalog: runs what reads and what writes."""
 
     def __init__(self, engine: AsyncEngine, limits: Limits) -> None:
         """Take an engine; `open_catalog` makes one."""
         self._engine = engine
         self._limits = limits
-        self._sqlite = engine.dialect.name == "sqlite"
-        if self._sqlite:
+        self._running: set[asyncio.Task[Any]] = set()
+        self._turn: asyncio.Lock | None = None
+        if engine.dialect.name == "sqlite":
             self._readers, self._writers = engine, engine.execution_options(**{WRITES: True})
             # SQLite has one writer. Waiting here is fair; in the database it would be polling.
-            self._turn: AbstractAsyncContextManager[Any] = asyncio.Lock()
+            self._turn = asyncio.Lock()
         else:
             # Every read is one statement: BEGIN and ROLLBACK around it would be two trips more.
             self._readers = engine.execution_options(isolation_level="AUTOCOMMIT")
             self._writers = engine
-            self._turn = nullcontext()
 
-    @asynccontextmanager
-    async def reading(self) -> AsyncIterator[AsyncConnection]:
-        """Lend a connection for statements that change nothing, each a snapshot of its own.
+    async def read(self, work: Work[T]) -> T:
+        """Let `work` read with a connection of its own; each statement sees its own snapshot.
 
         Raises CatalogUnavailable.
         """
-        async with self._bounded(), self._readers.connect() as connection:
-            yield connection
+        return await self._apart(self._reading(work))
 
-    @asynccontextmanager
-    async def writing(self) -> AsyncIterator[AsyncConnection]:
-        """Lend a connection inside one transaction: committed at the end, or else rolled back.
+    async def write(self, work: Work[T]) -> T:
+        """Let `work` read and write in one transaction: committed if it returns, else undone.
 
         On SQLite it holds the database's only write lock from the start, on PostgreSQL the rows
-        that it selects `FOR UPDATE`. Raises CatalogUnavailable.
+        that it selects `FOR UPDATE`. Raises CatalogUnavailable, also when it may have been
+        committed after all, so whatever is written must be harmless when repeated.
         """
-        async with self._bounded(), self._turn, self._writers.begin() as connection:
-            yield connection
+        return await self._apart(self._writing(work))
 
-    @asynccontextmanager
-    async def _bounded(self) -> AsyncIterator[None]:
+    async def _reading(self, work: Work[T]) -> T:
+        async with self._readers.connect() as connection:
+            return await work(connection)
+
+    async def _writing(self, work: Work[T]) -> T:
+        if self._turn is None:
+            async with self._writers.begin() as connection:
+                return await work(connection)
+        async with asyncio.timeout(self._limits.call):
+            await self._turn.acquire()
+        try:
+            async with self._writers.begin() as connection:
+                return await work(connection)
+        finally:
+            self._turn.release()
+
+    async def _apart(self, running: Coroutine[Any, Any, T]) -> T:
+        """Wait for a task of its own: a caller who gives up or is cancelled does not cut it off.
+
+        A transaction that is cancelled in the middle costs its connection, and on SQLite can leave
+        the write lock held until a busy timeout runs out. Viewers leave all the time; so the work
+        goes on without them, bounded by the drivers' own timeouts.
+        """
+        task = asyncio.create_task(running)
+        self._running.add(task)
+        task.add_done_callback(self._finished)
         try:
             async with asyncio.timeout(self._limits.call):
-                yield
+                return await asyncio.shield(task)
         except Exception as error:
             if is_away(error):
                 raise CatalogUnavailable from error
             raise
 
+    def _finished(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever still waits has it; nobody else needs to be told
+
     async def ping(self) -> None:
         """Ask the database for an answer; raises CatalogUnavailable when there is none."""
-        async with self.reading() as connection:
-            await connection.execute(select(1))
+        await self.read(lambda connection: connection.execute(select(1)))
 
     async def create_schema(self) -> None:
         """Create what is missing; of several processes that start at once, one does it."""
-        async with self.writing() as connection:
-            if not self._sqlite:
+
+        async def create(connection: AsyncConnection) -> None:
+            if self._turn is None:
                 await connection.execute(select(func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
             await connection.run_sync(metadata.create_all)
 
+        await self.write(create)
+
     async def close(self) -> None:
-        """Close every connection; harmless when repeated."""
+        """Let what is running end, and close every connection; harmless when repeated."""
+        if self._running:
+            await asyncio.wait(self._running, timeout=self._limits.call)
         await self._engine.dispose()
 
 

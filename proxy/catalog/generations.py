@@ -6,18 +6,18 @@ not know: what an event means for a row (`changes.py`), or who reports it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
-from sqlalchemy import func, select
+from sqlalchemy import Row, Select, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from proxy.catalog import changes, cursors, rows
 from proxy.catalog.changes import Outcome
-from proxy.catalog.engine import Catalog
+from proxy.catalog.engine import Catalog, Work
 from proxy.catalog.prompts import prompt_hash
 from proxy.catalog.tables import generations
 from proxy.clock import Clock
@@ -67,19 +67,14 @@ class Generations:
 
     async def get(self, request_id: str) -> Generation | None:
         """Return one generation, or None if the catalog does not know it."""
-        async with self._catalog.reading() as connection:
-            found = await connection.execute(
-                rows.selection().where(generations.c.request_id == request_id)
-            )
-            row = found.one_or_none()
-        return None if row is None else rows.generation(row)
+        found = await self._read(rows.selection().where(generations.c.request_id == request_id))
+        return rows.generation(found[0]) if found else None
 
     async def count_by_status(self) -> dict[Status, int]:
         """Return how many generations have each status; every status is there."""
         counting = select(generations.c.status, func.count()).group_by(generations.c.status)
-        async with self._catalog.reading() as connection:
-            found = (await connection.execute(counting)).all()
-        return dict.fromkeys(Status, 0) | {row[0]: row[1] for row in found}
+        found = {row[0]: row[1] for row in await self._read(counting)}
+        return dict.fromkeys(Status, 0) | found
 
     async def search(
         self,
@@ -109,13 +104,19 @@ class Generations:
             )
         if after is not None:
             query = query.where(rows.behind(*cursors.read(after)))
-        async with self._catalog.reading() as connection:
-            found = (await connection.execute(query.limit(limit + 1))).all()
+        found = await self._read(query.limit(limit + 1))
         items = tuple(rows.generation(row) for row in found[:limit])
         more = len(found) > limit
         return Page(
             items, cursors.write(items[-1].created_at, items[-1].request_id) if more else None
         )
+
+    async def _read(self, query: Select[Any]) -> Sequence[Row[Any]]:
+        async def work(connection: AsyncConnection) -> Sequence[Row[Any]]:
+            found: Sequence[Row[Any]] = (await connection.execute(query)).all()
+            return found
+
+        return await self._catalog.read(work)
 
     # --- registering ----------------------------------------------------------------------------
 
@@ -248,13 +249,12 @@ class Generations:
 
         return await self._unraced(attempt)
 
-    async def _unraced(self, attempt: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+    async def _unraced(self, attempt: Work[T]) -> T:
         """Run a transaction, and again if another writer inserted a row that it took for new.
 
         A row that does not exist cannot be locked; but a second look finds it.
         """
         for _ in range(_ATTEMPTS):
             with suppress(rows.Raced):
-                async with self._catalog.writing() as connection:
-                    return await attempt(connection)
+                return await self._catalog.write(attempt)
         raise CatalogUnavailable("The catalog is too busy")

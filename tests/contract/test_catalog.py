@@ -472,3 +472,16 @@ async def test_what_was_written_is_there_after_a_restart(database_url: str) -> N
     catalog = await open_catalog(database_url)
     assert (await row(Generations(catalog, clip_url=address))).fal_url == URL
     await catalog.close()
+
+
+async def test_callers_that_give_up_leave_nothing_locked(generations: Generations) -> None:
+    await put(generations, "a")
+    for delay in range(40):
+        task = asyncio.create_task(generations.note_refusal("a", URL, NOON))
+        await asyncio.sleep(delay / 10_000)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    await asyncio.gather(*(generations.get("a") for _ in range(20)))
+    before = (await row(generations)).refusals
+    await generations.note_refusal("a", URL, NOON)
+    assert (await row(generations)).refusals == before + 1
