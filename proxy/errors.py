@@ -3,8 +3,8 @@
 Belongs here: what went wrong, in the words of whoever has to act on it, with the HTTP status
 that a viewer sees and whether trying again can help. Must not know: any library. Foreign
 exceptions are mapped to these at one border each: aiohttp in `upstream/border.py` and
-`storage/http.py`, botocore in `storage/s3.py`, SQLAlchemy in `catalog/engine.py`, the operating
-system in `delivery/spool.py` and `storage/directory.py`.
+`storage/http.py`, botocore in `storage/s3_client.py`, SQLAlchemy in `catalog/engine.py`, the
+operating system in `delivery/spool.py` and `storage/disk_threads.py`.
 
     FirstviewError                     500
     ├── RequestError                   the request itself is wrong; nothing was looked up

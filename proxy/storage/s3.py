@@ -52,7 +52,10 @@ class S3Bucket:
         async with contextlib.AsyncExitStack() as stack:
             if session is None:
                 session = await stack.enter_async_context(new_session())
-            client = await stack.enter_async_context(open_client(settings))
+            try:
+                client = await stack.enter_async_context(open_client(settings))
+            except ValueError as error:  # botocore's word for an endpoint that is no URL
+                raise BucketRefused(f"no S3 client can be made: {error}") from error
             calls = S3Calls(client, HttpClient(session, settings), name, settings)
             return cls(name, calls, settings, stack.pop_all())
 

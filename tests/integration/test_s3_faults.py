@@ -419,6 +419,14 @@ async def test_a_bucket_that_does_not_exist_is_named(store: Store) -> None:
     await bucket.close()
 
 
+async def test_an_endpoint_that_is_no_url_is_explained(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "not a url")
+    with pytest.raises(BucketRefused, match="not a url"):
+        await open_bucket(f"s3://{store.name}", SETTINGS)
+
+
 @pytest.mark.blocking  # botocore looks for files of credentials while the client is made
 async def test_missing_credentials_are_explained(
     store: Store, monkeypatch: pytest.MonkeyPatch
