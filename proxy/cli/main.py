@@ -96,6 +96,47 @@ def import_file(
     )
 
 
+@app.command()
+def demo(
+    *,
+    speed: Annotated[str, typer.Option(help="Speed of the fake fal.media.")] = "1MiB/s",
+    latency: Annotated[str, typer.Option(help="Time it takes to answer.")] = "80ms",
+    port: Annotated[int | None, typer.Option(help="Port of the clips.  [default: 8080]")] = None,
+    admin_port: Annotated[int | None, typer.Option(help="Port of /metrics.  [8081]")] = None,
+    page_port: Annotated[int | None, typer.Option(help="Port of the page.  [8082]")] = None,
+    fal_port: Annotated[
+        int | None, typer.Option(help="Port of the fake fal.media.  [8083]")
+    ] = None,
+    keep: Annotated[
+        Path | None,
+        typer.Option(
+            help="Keep bucket and catalog in this folder, for another run.", file_okay=False
+        ),
+    ] = None,
+    once: Annotated[
+        bool, typer.Option("--once", help="View one clip twice, say what happened, and end.")
+    ] = False,
+) -> None:
+    """See a miss become a hit: a proxy, a bucket, a fake fal.media and a page, all on loopback.
+
+    Needs no settings, no account and no network; a port that is taken is replaced by a free one.
+    Exit code with --once: 0 if the second view was a hit, else 1.
+    """
+    from proxy.cli.demo import command
+    from proxy.cli.demo.stage import Options
+
+    options = Options(
+        rate=command.read_rate(speed),
+        latency=command.read_seconds(latency),
+        port=port,
+        admin_port=admin_port,
+        page_port=page_port,
+        fal_port=fal_port,
+        keep=keep,
+    )
+    raise typer.Exit(command.run(options, once=once))
+
+
 def main() -> None:
     """Run the command line and exit."""
     try:

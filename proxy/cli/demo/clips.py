@@ -1,0 +1,85 @@
+"""The demo's clips: what an application would have generated, and where fal would have put it.
+
+Belongs here: their names, models, prompts and addresses, and reading them from the package. Must
+not know: how they are served. `tools/make-demo-clips` makes the files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.resources import files
+from typing import Final
+
+_FOLDER: Final = files("proxy").joinpath("page", "demo")
+
+
+@dataclass(frozen=True)
+class DemoClip:
+    """One generation: `name` is the file's name without ending, and what people call the clip."""
+
+    name: str
+    model: str
+    prompt: str
+
+    @cached_property
+    def request_id(self) -> str:
+        """A UUID, as fal's ids are; the same in every run, so that `--keep` recognises it."""
+        return str(uuid.uuid5(uuid.NAMESPACE_URL, f"firstview-demo:{self.name}"))
+
+    @cached_property
+    def fal_path(self) -> str:
+        """The clip's path on the fake fal.media, in the form that the real one gives out."""
+        digest = hashlib.sha256(self.request_id.encode()).hexdigest()
+        return f"/files/b/0a{digest[:6]}/{digest[6:26]}.mp4"
+
+    @cached_property
+    def data(self) -> bytes:
+        """The mp4."""
+        return _FOLDER.joinpath(f"{self.name}.mp4").read_bytes()
+
+    @property
+    def index_at_end(self) -> bool:
+        """Whether the index (`moov`) follows the picture, so that players ask for the end first."""
+        return self.data.index(b"mdat") < self.data.index(b"moov")
+
+
+CLIPS: Final = (
+    DemoClip(
+        "mandelbrot",
+        "fal-ai/veo3.1/fast",
+        "One endless dive along the edge of the Mandelbrot set, neon on black",
+    ),
+    DemoClip(
+        "ink",
+        "fal-ai/wan/v2.7/text-to-video",
+        "Drops of coloured ink meet in slow water, seen from above, macro lens",
+    ),
+    DemoClip(
+        "aurora",
+        "fal-ai/kling-video/v2.6/pro/text-to-video",
+        "Bands of aurora turn slowly over a violet night, minimal, no horizon",
+    ),
+    DemoClip(
+        "life",
+        "fal-ai/minimax/hailuo-2.3/standard/text-to-video",
+        "Conway's game of life as city lights, from a plane at night",
+    ),
+    DemoClip(
+        "weave",
+        "fal-ai/bytedance/seedance/v1.5/pro/text-to-video",
+        "A loom weaves rule 110 into linen, thread by thread, in one shot",
+    ),
+    DemoClip(
+        "clock",
+        "fal-ai/ltx-2/text-to-video",
+        "A test card from 1982 that counts its own frames",
+    ),
+)
+
+
+def static_file(name: str) -> bytes:
+    """Read one of the page's own files. Raises FileNotFoundError."""
+    return _FOLDER.joinpath(name).read_bytes()

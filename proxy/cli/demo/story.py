@@ -1,0 +1,193 @@
+"""The demo's story: what the log says, told to people, and kept for the page.
+
+Belongs here: turning log entries into lines on the terminal and a record of each clip's replies.
+Must not know: how anything is served. It is a structlog processor, so that the demo shows what the
+product itself says, and the product needs nothing for the demo.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import structlog
+from rich.text import Text
+
+from proxy.cli.demo.clips import DemoClip
+
+_ORDINALS: Final = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
+_FROM_START: Final = re.compile(r"\s*bytes\s*=\s*0\s*-\s*\d*\s*")
+_KEPT_REPLIES: Final = 50
+_SAME_PLAYER: Final = 1.0
+"""Seconds in which a player's second request for the start belongs to the same view."""
+
+_PLACES: Final = {
+    "bucket": "from the owned bucket",
+    "disk": "from the disk cache",
+    "flight": "from the copy that is on its way in",
+    "upstream": "from fal.media (fake)",
+}
+
+
+@dataclass(slots=True)
+class Reply:
+    """One reply about a clip, as its head told the viewer."""
+
+    view: int
+    status: int
+    range: str | None
+    cache_status: str
+    ms: float
+    at: float
+
+    @property
+    def hit(self) -> bool:
+        """Whether nobody had to be asked."""
+        return "; hit" in self.cache_status
+
+    @property
+    def place(self) -> str:
+        """Where the bytes came from, in words."""
+        return _PLACES.get(self.cache_status.rpartition("detail=")[2], "")
+
+
+@dataclass(slots=True)
+class Chapter:
+    """What happened to one clip so far. `stored_bytes` is None until this run stored it."""
+
+    clip: DemoClip
+    views: int = 0
+    started: float = 0.0
+    owned: bool = False
+    stored_bytes: int | None = None
+    seconds: float = 0.0
+    sha256: str = ""
+    replies: deque[Reply] = field(default_factory=lambda: deque(maxlen=_KEPT_REPLIES))
+
+
+class Story:
+    """Listens to the log. `tell` shows one line; `speed` is the source's, in words."""
+
+    def __init__(
+        self, clips: Iterable[DemoClip], *, speed: str, tell: Callable[[Text], None]
+    ) -> None:
+        """Take the clips it is about and who is told."""
+        self.chapters = {clip.request_id: Chapter(clip) for clip in clips}
+        self._speed = speed
+        self._tell = tell
+
+    def listen(self) -> None:
+        """Take the place of the log from here on."""
+        structlog.configure(
+            processors=[structlog.processors.add_log_level, self],
+            wrapper_class=structlog.make_filtering_bound_logger("debug"),
+            logger_factory=structlog.ReturnLoggerFactory(),
+            cache_logger_on_first_use=False,
+        )
+
+    def __call__(self, _logger: object, _method: str, entry: MutableMapping[str, Any]) -> str:
+        """Hear of one event. Whatever goes wrong with telling it must not reach a viewer."""
+        with contextlib.suppress(OSError):
+            self._hear(entry)
+        raise structlog.DropEvent
+
+    def _hear(self, entry: MutableMapping[str, Any]) -> None:
+        chapter = self.chapters.get(str(entry.get("request_id")))
+        if entry["event"] == "reply" and chapter is not None:
+            self._hear_reply(chapter, entry)
+        elif entry["event"] == "stored" and chapter is not None:
+            self._hear_stored(chapter, entry)
+        elif entry["level"] != "debug":
+            self._hear_other(entry)
+
+    # -- replies ---
+
+    def _hear_reply(self, chapter: Chapter, entry: MutableMapping[str, Any]) -> None:
+        now = time.monotonic()
+        asked = entry["range"]
+        opening = asked is None or _FROM_START.fullmatch(asked) is not None
+        again = _is_same_view(chapter, asked, now)
+        if (opening and not again) or not chapter.views:
+            chapter.views += 1
+            opening, again = True, False
+        reply = Reply(
+            chapter.views, entry["status"], asked, entry["cache_status"], entry["ms"], now
+        )
+        chapter.replies.append(reply)
+        if opening and not again:
+            self._tell_view(chapter, reply)
+        else:
+            self._tell_range(chapter, reply)
+
+    def _tell_view(self, chapter: Chapter, reply: Reply) -> None:
+        line = Text.assemble(
+            (f"{_ordinal(reply.view)} view", "bold"), f" of {chapter.clip.name} · "
+        )
+        first_byte = f"{reply.ms:.1f} ms to first byte"
+        if reply.hit:
+            line.append("hit", "bold green").append(f" · {reply.place} · {first_byte}")
+        elif reply.place == _PLACES["flight"]:
+            line.append("miss", "bold yellow").append(f" · {reply.place} · {first_byte}")
+        else:
+            chapter.started = reply.at - reply.ms / 1000
+            line.append("miss", "bold yellow")
+            line.append(f" · streaming from fal.media (fake) at {self._speed} · {first_byte}")
+        self._tell(line)
+
+    def _tell_range(self, chapter: Chapter, reply: Reply) -> None:
+        asked = (reply.range or "").replace("bytes=", "bytes ").strip()
+        outcome = "hit" if reply.hit else "miss"
+        self._tell(
+            Text(
+                f"  the player asks for {asked} of {chapter.clip.name}"
+                f" · {outcome} · {reply.place} · {reply.ms:.1f} ms",
+                "dim",
+            )
+        )
+
+    # -- everything else ---
+
+    def _hear_stored(self, chapter: Chapter, entry: MutableMapping[str, Any]) -> None:
+        chapter.owned = True
+        chapter.stored_bytes = entry["bytes"]
+        chapter.sha256 = entry["sha256"]
+        chapter.seconds = time.monotonic() - chapter.started
+        self._tell(
+            Text.assemble(
+                ("  stored", "bold cyan"),
+                f" {chapter.clip.name} in the owned bucket"
+                f" · {size(entry['bytes'])} in {chapter.seconds:.1f} s"
+                f" · verified, sha256 {chapter.sha256[:12]}…",
+            )
+        )
+
+    def _hear_other(self, entry: MutableMapping[str, Any]) -> None:
+        hidden = {"event", "level", "exc_info", "exchange"}
+        more = ", ".join(f"{name} {entry[name]}" for name in entry if name not in hidden)
+        style = "dim" if entry["level"] == "info" else "red"
+        self._tell(Text(f"  {entry['event']}" + (f" · {more}" if more else ""), style))
+
+
+def size(count: float) -> str:
+    """Write a number of bytes the way that people read file sizes."""
+    return f"{count / 1e6:.1f} MB" if count >= 100_000 else f"{count / 1e3:.1f} kB"  # noqa: PLR2004
+
+
+def _is_same_view(chapter: Chapter, asked: str | None, now: float) -> bool:
+    """Players read the start, the end for the index, and the start again: that is one view."""
+    last = chapter.replies[-1] if chapter.replies else None
+    return (
+        asked is not None
+        and last is not None
+        and last.range is not None
+        and now - last.at < _SAME_PLAYER
+    )
+
+
+def _ordinal(number: int) -> str:
+    return _ORDINALS[number - 1] if number <= len(_ORDINALS) else f"{number}th"
