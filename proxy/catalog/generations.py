@@ -111,9 +111,9 @@ class Generations:
             items, cursors.write(items[-1].created_at, items[-1].request_id) if more else None
         )
 
-    async def _read(self, query: Select[Any]) -> Sequence[Row[Any]]:
-        async def work(connection: AsyncConnection) -> Sequence[Row[Any]]:
-            found: Sequence[Row[Any]] = (await connection.execute(query)).all()
+    async def _read(self, query: Select[*tuple[Any, ...]]) -> Sequence[Row[*tuple[Any, ...]]]:
+        async def work(connection: AsyncConnection) -> Sequence[Row[*tuple[Any, ...]]]:
+            found: Sequence[Row[*tuple[Any, ...]]] = (await connection.execute(query)).all()
             return found
 
         return await self._catalog.read(work)

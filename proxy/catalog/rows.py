@@ -26,7 +26,7 @@ class Raced(Exception):
     """Another writer inserted the row between our look and our insert."""
 
 
-def selection() -> Select[Any]:
+def selection() -> Select[*tuple[Any, ...]]:
     """All columns of all rows."""
     return select(*(generations.c[name] for name in _COLUMNS))
 
@@ -41,7 +41,7 @@ def behind(created_at: datetime, request_id: str) -> ColumnElement[bool]:
     return tuple_(table.created_at, table.request_id) < position
 
 
-def generation(row: Row[Any]) -> Generation:
+def generation(row: Row[*tuple[Any, ...]]) -> Generation:
     """The record of a selected row."""
     return Generation(**row._mapping)  # noqa: SLF001 - SQLAlchemy's documented name
 
