@@ -474,14 +474,19 @@ async def test_what_was_written_is_there_after_a_restart(database_url: str) -> N
     await catalog.close()
 
 
-async def test_callers_that_give_up_leave_nothing_locked(generations: Generations) -> None:
+async def test_callers_that_give_up_leave_nothing_locked(
+    catalog: Catalog, generations: Generations
+) -> None:
     await put(generations, "a")
     for delay in range(40):
         task = asyncio.create_task(generations.note_refusal("a", URL, NOON))
         await asyncio.sleep(delay / 10_000)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+    started = asyncio.get_running_loop().time()
     await asyncio.gather(*(generations.get("a") for _ in range(20)))
+    await asyncio.gather(*catalog._running)
     before = (await row(generations)).refusals
     await generations.note_refusal("a", URL, NOON)
     assert (await row(generations)).refusals == before + 1
+    assert asyncio.get_running_loop().time() - started < 5
