@@ -79,6 +79,10 @@ class Owner(Protocol):
         """Hear of a source that does not have the clip (any more)."""
         ...
 
+    def abandon(self, upload: Upload) -> None:
+        """Abort an upload that `seen` began; viewers do not wait for the bucket."""
+        ...
+
 
 class Fills:
     """Runs fills; everything that all of them share."""
@@ -253,7 +257,7 @@ class Fills:
         _spool_of(flight).announce(length)
         upload = await self._owner.seen(flight, body.source, facts)
         if upload is not None:
-            unowned.push_async_callback(upload.abort)
+            unowned.callback(self._owner.abandon, upload)
         flight.land(facts)
         return upload
 

@@ -9,20 +9,21 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from proxy.records import ClipFacts
 from proxy.storage.bucket import Upload
 from proxy.storage.disk_cache import Reservation
-from proxy.storage.facts_file import read_facts
+from proxy.storage.facts_file import StoredFacts, read_facts, write_facts
 from proxy.storage.open_files import OpenFile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundClip:
-    """A whole clip in the spool of an earlier process."""
+    """A whole clip in the spool of an earlier process, open and locked."""
 
+    fd: int
     path: Path
     facts: ClipFacts
     sha256: str
@@ -30,9 +31,20 @@ class FoundClip:
     prompt_hash: str | None
 
 
+@dataclass(slots=True)
+class Spooled:
+    """What the spool of an earlier process held: whole clips, and ids of what was removed."""
+
+    whole: list[FoundClip] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+
+
 @dataclass(slots=True, kw_only=True)
 class Kept:
-    """One clip between verified and stored. `due` is on the monotonic clock, in seconds."""
+    """One clip between verified and stored. `due` is on the monotonic clock, in seconds.
+
+    `busy` while something is being done with it; `superseded` once its id means another clip.
+    """
 
     facts: ClipFacts
     sha256: str
@@ -51,8 +63,7 @@ class Kept:
 
     @classmethod
     def from_disk(cls, found: FoundClip, reservation: Reservation) -> Kept:
-        """Take up what `find_kept` found. Opens the file, which has just been read."""
-        fd = os.open(found.path, os.O_RDONLY | os.O_CLOEXEC)
+        """Take up what `find_kept` found, its descriptor and its lock too."""
         return cls(
             facts=found.facts,
             sha256=found.sha256,
@@ -60,37 +71,87 @@ class Kept:
             prompt_hash=found.prompt_hash,
             path=found.path,
             reservation=reservation,
-            file=OpenFile(fd, found.facts, "disk"),
+            file=OpenFile(found.fd, found.facts, "disk"),
+            tries=1,  # it is on the disk already, and its id may mean another clip by now
         )
 
+    def write(self, *, durable: bool) -> None:
+        """Say beside the file what it is; `durable`: both survive a loss of power. Blocks."""
+        if durable:
+            os.fsync(self.file.fd)
+        write_facts(
+            self.path.with_suffix(".json"),
+            self.facts,
+            sha256=self.sha256,
+            fal_url=self.fal_url,
+            prompt_hash=self.prompt_hash,
+            durable=durable,
+        )
 
-def find_kept(spool_dir: Path) -> list[FoundClip]:
+    def delete(self) -> None:
+        """Remove the file and what is said beside it. Blocks."""
+        self.path.with_suffix(".json").unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
+
+
+def find_kept(spool_dir: Path) -> Spooled:
     """Whole clips whose bytes still have their digest; every other file here is removed.
 
-    A file that another process is filling is left alone: its lock says so. Blocks.
+    A file that another process has locked is left alone: it is filling it, or keeping it. Of two
+    clips of one id, the newer one is what the id was last pointed at. Blocks.
     """
     spool_dir.mkdir(parents=True, exist_ok=True)
-    found: list[FoundClip] = []
-    for path in sorted(spool_dir.glob("*.part")):
-        clip = _whole(path)
+    spooled, newest = Spooled(), dict[str, FoundClip]()
+    for path in sorted(spool_dir.glob("*.part"), key=_age):
+        fd = _lock(path)
+        if fd is None:
+            continue
+        clip = _whole(path, fd)
         if clip is None:
-            _remove_unless_locked(path)
-        else:
-            found.append(clip)
+            _remove(path, fd)
+            spooled.removed.append(path.name.partition(".")[0])
+            continue
+        older = newest.pop(clip.facts.request_id, None)
+        if older is not None:
+            _remove(older.path, older.fd)
+        newest[clip.facts.request_id] = clip
+    spooled.whole = list(newest.values())
     for path in spool_dir.glob("*.json*"):
         name = path.name.partition(".json")[0]
         if path.name.endswith(".tmp") or not (spool_dir / f"{name}.part").exists():
             path.unlink(missing_ok=True)
-    return found
+    return spooled
 
 
-def _whole(path: Path) -> FoundClip | None:
+def _age(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:  # another process of this machine is at work
+        return 0
+
+
+def _lock(path: Path) -> int | None:
+    """Open a file and take its lock; None if another process has it, or the file is gone."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return None
+    return fd
+
+
+def _whole(path: Path, fd: int) -> FoundClip | None:
     stored = read_facts(path.with_suffix(".json"))
     if stored is None or stored.sha256 is None or stored.fal_url is None:
         return None
-    if _digest(path) != stored.sha256:
+    if not _holds(fd, stored):
         return None
     return FoundClip(
+        fd=fd,
         path=path,
         facts=stored.facts,
         sha256=stored.sha256,
@@ -99,18 +160,14 @@ def _whole(path: Path) -> FoundClip | None:
     )
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _holds(fd: int, stored: StoredFacts) -> bool:
+    if os.fstat(fd).st_size != stored.facts.length:
+        return False
+    with open(fd, "rb", closefd=False) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == stored.sha256
 
 
-def _remove_unless_locked(path: Path) -> None:
-    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        path.unlink(missing_ok=True)
-        path.with_suffix(".json").unlink(missing_ok=True)
-    except BlockingIOError:
-        return
-    finally:
-        os.close(fd)
+def _remove(path: Path, fd: int) -> None:
+    path.unlink(missing_ok=True)
+    path.with_suffix(".json").unlink(missing_ok=True)
+    os.close(fd)

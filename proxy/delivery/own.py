@@ -7,6 +7,9 @@ where the clip came from beyond its URL.
     verified ─▶ kept on disk ─▶ committed ─▶ row says stored ─▶ cached | linked into the bucket
                      ▲               │              │
                      └── backoff ────┴──────────────┘   the bucket or the catalog is down
+
+A clip is kept, and near, from the moment that it is verified. Everything after that goes on beside
+the viewers and beside the fills, so that a bucket which hangs takes no fill's place.
 """
 
 from __future__ import annotations
@@ -14,21 +17,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from concurrent.futures import Executor
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 import structlog
 
 from proxy.clock import Clock
 from proxy.delivery import identity
+from proxy.delivery.commit import Commits, new_object
 from proxy.delivery.fill import Filled
 from proxy.delivery.flights import Flight
 from proxy.delivery.kept import Kept, find_kept
+from proxy.delivery.notes import Notes
 from proxy.delivery.sources import BucketSource, Source, UpstreamSource
 from proxy.errors import (
+    CatalogError,
     FirstviewError,
     ObjectConflict,
     ObjectMissing,
@@ -37,19 +43,25 @@ from proxy.errors import (
 from proxy.records import CLIP_CONTENT_TYPE, ClipFacts, Generation, Status
 from proxy.settings import Settings
 from proxy.storage import keys
-from proxy.storage.bucket import Bucket, NewObject, Upload
-from proxy.storage.disk_cache import DiskCache
-from proxy.storage.facts_file import write_facts
+from proxy.storage.bucket import Bucket, Upload
+from proxy.storage.disk_cache import DiskCache, Reservation
 from proxy.storage.open_files import OpenFile, OpenFiles
 from proxy.telemetry.metrics import Metrics
 
 _RETRIES_AT_ONCE = 4
+_LOOK_AGAIN = 1.0
+
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
 
 class Rows(Protocol):
     """What ownership tells the catalog; `proxy.catalog.generations.Generations` keeps it."""
+
+    async def get(self, request_id: str) -> Generation | None:
+        """Return the row of an id."""
+        ...
 
     async def note_source(
         self, request_id: str, fal_url: str, facts: ClipFacts, content_type: str
@@ -75,6 +87,10 @@ class Rows(Protocol):
     async def note_refusal(self, request_id: str, fal_url: str, at: datetime) -> object:
         """Count a refusal by the source."""
         ...
+
+
+class Superseded(Exception):
+    """The id means another clip by now; never leaves this file."""
 
 
 class Ownership:
@@ -105,9 +121,12 @@ class Ownership:
         self._metrics = metrics
         self.on_stored: Callable[[ClipFacts], None] = _nobody_asked
         """Told of every clip that has just been stored."""
+        self._commits = Commits(settings, bucket, clock, metrics)
+        self._notes = Notes()
         self._kept: dict[str, Kept] = {}
+        self._left_behind: list[str] = []
         self._wake = asyncio.Event()
-        self._notes: set[asyncio.Task[None]] = set()
+        self._attempts: set[asyncio.Task[bool]] = set()
 
     # -- what a fill tells ---
 
@@ -115,34 +134,47 @@ class Ownership:
         """Fix the facts beside the reply, and begin the upload of a clip that is not ours yet."""
         if not isinstance(source, UpstreamSource):
             return None
-        self._note(self._rows.note_source(facts.request_id, source.url, facts, CLIP_CONTENT_TYPE))
+        self._notes.add(
+            facts.request_id,
+            lambda: self._rows.note_source(facts.request_id, source.url, facts, CLIP_CONTENT_TYPE),
+        )
         path = self._spool_dir / f"{keys.spool_name(facts.request_id, source.name)}.part"
-        return self._bucket.upload(_new_object(facts, source.row.prompt_hash), path)
+        return self._bucket.upload(new_object(facts, source.row.prompt_hash), path)
+
+    def abandon(self, upload: Upload) -> None:
+        """Abort the upload of a clip that turned out to be none, without anyone waiting for it."""
+        self._commits.abandon(upload)
 
     async def refused(self, source: Source, error: FirstviewError) -> None:
         """Let the catalog count what the source or the bucket does not have."""
         if isinstance(source, UpstreamSource) and isinstance(error, SourceRefused):
-            request_id = source.row.request_id
-            self._note(self._rows.note_refusal(request_id, source.url, self._clock.now()))
+            request_id, url, now = source.row.request_id, source.url, self._clock.now()
+            self._notes.add(request_id, lambda: self._rows.note_refusal(request_id, url, now))
         elif isinstance(source, BucketSource) and isinstance(error, ObjectMissing):
             row = source.row
             if row is not None and row.status is Status.STORED:
                 self._metrics.bucket_missing.inc()
-                self._note(self._rows.note_missing(row.request_id))
+                self._notes.add(row.request_id, lambda: self._rows.note_missing(row.request_id))
 
     def adopted(self, row: Generation | None, facts: ClipFacts) -> None:
         """A local bucket has a clip: let the catalog know it, if it does not."""
         if row is None or row.status is not Status.STORED or row.etag is None:
-            now = self._clock.now()
-            self._note(self._rows.mark_stored(facts.request_id, None, facts, None, now))
+            self._note_stored(facts, None)
+
+    def _note_stored(self, facts: ClipFacts, sha256: str | None) -> None:
+        now = self._clock.now()
+        self._notes.add(
+            facts.request_id,
+            lambda: self._rows.mark_stored(facts.request_id, None, facts, sha256, now),
+        )
 
     async def take(self, filled: Filled) -> None:
-        """Own a verified clip: returns when it is stored, or kept for later."""
-        if not isinstance(filled.source, UpstreamSource):
-            await self._cache(filled)
-            return
+        """Own a verified clip from here on. It is a hit already; its upload goes on beside."""
         source = filled.source
-        filled.spool.acquire()
+        file = OpenFile(os.dup(filled.spool.fd), filled.facts, "disk")
+        if not isinstance(source, UpstreamSource):
+            await self._cache(filled, file)
+            return
         kept = Kept(
             facts=filled.facts,
             sha256=filled.sha256,
@@ -150,41 +182,39 @@ class Ownership:
             prompt_hash=source.row.prompt_hash,
             path=filled.spool.path,
             reservation=filled.reservation,
-            file=OpenFile(os.dup(filled.spool.fd), filled.facts, "disk"),
+            file=file,
             upload=filled.upload,
+            busy=True,
         )
-        try:
-            await self._in_thread(lambda: _write_kept(kept, durable=False))
-            self._keep(kept)
-            await self._attempt(kept)
-        finally:
-            filled.spool.release()
+        self._kept[kept.facts.request_id] = kept
+        await self._write(kept, durable=False)
+        attempt = asyncio.create_task(self._attempt(kept), name=f"store {kept.facts.request_id}")
+        self._attempts.add(attempt)
+        attempt.add_done_callback(self._attempts.discard)
 
-    async def _cache(self, filled: Filled) -> None:
+    async def _cache(self, filled: Filled, file: OpenFile) -> None:
         """A clip that came from the bucket: nothing to commit, only to keep near."""
-        await self._disk.adopt(filled.spool.path, filled.facts, filled.reservation)
-        file = OpenFile(os.dup(filled.spool.fd), filled.facts, "disk")
-        self._files.put(filled.facts.request_id, file)
-        self._note(
-            self._rows.mark_stored(
-                filled.facts.request_id, None, filled.facts, filled.sha256, self._clock.now()
-            )
-        )
+        if await self._place(filled.spool.path, file, filled.reservation):
+            self._note_stored(filled.facts, filled.sha256)
 
     # -- what viewers ask ---
 
     def kept(self, request_id: str) -> OpenFile | None:
         """A whole clip that its bucket does not have yet."""
         kept = self._kept.get(request_id)
-        return None if kept is None else kept.file
+        return None if kept is None or kept.discarded else kept.file
 
     def __len__(self) -> int:
         """How many clips wait for the bucket or the catalog."""
         return len(self._kept)
 
+    def __contains__(self, request_id: str) -> bool:
+        """Whether a clip waits, or is just being cleared away."""
+        return request_id in self._kept
+
     async def disown(self, request_id: str) -> None:
         """The id was re-pointed: what is kept under it is of no use."""
-        kept = self._kept.pop(request_id, None)
+        kept = self._kept.get(request_id)
         if kept is not None:
             kept.superseded = True
             await self._discard(kept)
@@ -193,88 +223,101 @@ class Ownership:
 
     async def load(self) -> None:
         """Find what an earlier process left: whole clips are kept, everything else removed."""
-        for found in await self._in_thread(lambda: find_kept(self._spool_dir)):
+        spooled = await self._in_thread(lambda: find_kept(self._spool_dir))
+        for found in spooled.whole:
             reservation = self._disk.claim(found.facts.length)
-            self._keep(Kept.from_disk(found, reservation))
+            self._kept[found.facts.request_id] = Kept.from_disk(found, reservation)
+        self._left_behind = [*spooled.removed, *self._kept]
         if self._kept:
             log.info("clips are waiting for the bucket", count=len(self._kept))
-            self._wake.set()
 
     async def run(self) -> None:
         """Try again what is due, for ever; one success makes all the others due at once."""
-        while True:
-            due = [kept for kept in self._kept.values() if self._is_due(kept)]
-            for start in range(0, len(due), _RETRIES_AT_ONCE):
-                batch = due[start : start + _RETRIES_AT_ONCE]
-                if any(await asyncio.gather(*(self._attempt(kept) for kept in batch))):
-                    for kept in self._kept.values():
-                        kept.due = 0.0
-            self._wake.clear()
-            waits = [
-                kept.due - self._clock.monotonic() for kept in self._kept.values() if not kept.busy
-            ]
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), max(0.05, min(waits)) if waits else None)
+        clearing = asyncio.create_task(self._commits.clear(self._left_behind))
+        try:
+            while True:
+                await self._try_what_is_due()
+                self._wake.clear()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), self._until_due())
+        finally:
+            clearing.cancel()
+            await asyncio.gather(clearing, return_exceptions=True)
 
-    def _is_due(self, kept: Kept) -> bool:
-        return not kept.busy and kept.due <= self._clock.monotonic()
+    async def _try_what_is_due(self) -> None:
+        now = self._clock.monotonic()
+        due = [kept for kept in self._kept.values() if not kept.busy and kept.due <= now]
+        for start in range(0, len(due), _RETRIES_AT_ONCE):
+            batch = [kept for kept in due[start : start + _RETRIES_AT_ONCE] if not kept.busy]
+            if any(await asyncio.gather(*(self._attempt(kept) for kept in batch))):
+                self._all_are_due()
+
+    def _all_are_due(self) -> None:
+        for kept in self._kept.values():
+            kept.due = 0.0
+        self._wake.set()
+
+    def _until_due(self) -> float | None:
+        now = self._clock.monotonic()
+        waits = [kept.due - now for kept in self._kept.values() if not kept.busy]
+        return max(0.05, min(waits)) if waits else None
 
     async def _attempt(self, kept: Kept) -> bool:
+        """Bring a clip as far as it gets; returns whether that was the end. Raises nothing."""
         kept.busy = True
         try:
-            if not kept.committed:
-                await self._commit(kept)
-                kept.committed = True
-            facts = kept.facts
-            await self._rows.mark_stored(
-                facts.request_id, kept.fal_url, facts, kept.sha256, self._clock.now()
-            )
+            await self._store(kept)
         except ObjectConflict as error:
             await self._give_up(kept, error)
-            return False
+        except Superseded:
+            await self._drop(kept)
         except FirstviewError as error:
             await self._postpone(kept, error)
-            return False
+        except Exception as error:
+            log.exception("storing crashed", request_id=kept.facts.request_id)
+            await self._postpone(kept, FirstviewError(str(error)))
+        else:
+            return True
         finally:
             kept.busy = False
-        await self._finish(kept)
-        return True
+        return False
 
-    async def _commit(self, kept: Kept) -> None:
-        upload = kept.upload or self._bucket.upload(
-            _new_object(kept.facts, kept.prompt_hash), kept.path
+    async def _store(self, kept: Kept) -> None:
+        """Bucket, catalog, local copy. Raises BucketError, CatalogError, Superseded."""
+        facts = kept.facts
+        if not kept.committed:
+            if kept.tries:
+                with contextlib.suppress(CatalogError):  # then the key's condition decides
+                    await self._confirm(kept)
+            await self._commits.commit(kept, lambda: self._confirm(kept))
+            kept.committed = True
+        await self._notes.settled(facts.request_id)
+        meant = await self._rows.mark_stored(
+            facts.request_id, kept.fal_url, facts, kept.sha256, self._clock.now()
         )
-        kept.upload = None
-        try:
-            try:
-                await upload.commit(kept.sha256)
-            except ObjectConflict:
-                await upload.abort()
-                upload = await self._replacement(kept)
-                await upload.commit(kept.sha256)
-        except BaseException:
-            await upload.abort()
-            raise
-        self._metrics.stored.inc()
-        self._metrics.stored_bytes.inc(kept.facts.length)
+        if kept.superseded or not meant:
+            raise Superseded
+        self.on_stored(facts)
+        await self._settle(kept)
+        log.info("stored", request_id=facts.request_id, bytes=facts.length, sha256=kept.sha256)
 
-    async def _replacement(self, kept: Kept) -> Upload:
-        """Replace only what we wrote ourselves for the id's former source; else ObjectConflict."""
-        info = await self._bucket.head(keys.clip_key(kept.facts.request_id))
-        theirs = None if info is None else info.metadata.get(keys.META_ETAG)
-        if info is not None and (theirs is None or theirs == kept.facts.etag):
-            raise ObjectConflict
-        replaces = None if info is None else info.etag
-        return self._bucket.upload(_new_object(kept.facts, kept.prompt_hash, replaces), kept.path)
+    async def _confirm(self, kept: Kept) -> None:
+        """Raise Superseded if the id means another clip by now, CatalogError if nobody knows."""
+        row = await self._rows.get(kept.facts.request_id)
+        if kept.superseded or (row is not None and not identity.same_clip(row, kept.facts)):
+            raise Superseded
 
     async def _postpone(self, kept: Kept, error: FirstviewError) -> None:
+        if kept.superseded:
+            await self._drop(kept)
+            return
         kept.tries += 1
         longest = self._settings.bucket_retry_max_wait
         wait = min(longest, self._settings.bucket_retry_wait * 2 ** min(kept.tries - 1, 20))
         wait = wait / 2 + self._clock.jitter(wait / 2)
         kept.due = self._clock.monotonic() + wait
         if kept.tries == 1:  # it may have to outlive more than this process from here on
-            await self._in_thread(lambda: _write_kept(kept, durable=True))
+            await self._write(kept, durable=True)
         self._metrics.store_failures.labels(error.slug).inc()
         log.warning(
             "kept on disk, will try again",
@@ -287,101 +330,91 @@ class Ownership:
         self._wake.set()
 
     async def _give_up(self, kept: Kept, error: ObjectConflict) -> None:
-        """The key holds bytes that we did not write: they stay, ours go, and the log says so."""
+        """The key holds bytes that we did not write: they stay, and the log says so.
+
+        Our copy stays too, in the disk cache, or every view would fetch the clip again.
+        """
         self._metrics.store_failures.labels(error.slug).inc()
         log.error(
             "the bucket holds other bytes under this id; they were left untouched",
             request_id=kept.facts.request_id,
             key=keys.clip_key(kept.facts.request_id),
         )
-        self._kept.pop(kept.facts.request_id, None)
-        await self._discard(kept)
-
-    async def _finish(self, kept: Kept) -> None:
-        """Stored: give the local copy its last place, with no moment between two copies."""
-        request_id = kept.facts.request_id
         if kept.superseded:
-            return
-        if self._bucket.is_local:
-            self._files.put(request_id, OpenFile(os.dup(kept.file.fd), kept.facts, "bucket"))
-            kept.reservation.release()
+            await self._drop(kept)
         else:
-            await self._disk.adopt(kept.path, kept.facts, kept.reservation)
-            self._files.put(request_id, OpenFile(os.dup(kept.file.fd), kept.facts, "disk"))
-        if self._kept.get(request_id) is kept:
-            del self._kept[request_id]
-        self.on_stored(kept.facts)
+            await self._settle(kept, local=False)
+
+    # -- the local copy's last place ---
+
+    async def _settle(self, kept: Kept, *, local: bool = True) -> None:
+        """Give the file its last place, with no moment in which the clip is in none."""
+        if local and self._bucket.is_local:
+            file = OpenFile(os.dup(kept.file.fd), kept.facts, "bucket")
+            self._files.put(kept.facts.request_id, file)
+        else:
+            file = OpenFile(os.dup(kept.file.fd), kept.facts, "disk")
+            await self._place(kept.path, file, kept.reservation)
+        await self._drop(kept)
+
+    async def _place(self, path: Path, file: OpenFile, reservation: Reservation) -> bool:
+        """Move a file into the disk cache; if that is impossible, it is not kept at all."""
+        request_id = file.facts.request_id
+        try:
+            await self._disk.adopt(path, file.facts, reservation)
+        except OSError as error:
+            log.warning("the disk cache failed", request_id=request_id, error=str(error))
+            reservation.release()
+            file.release()
+            await self._in_thread(lambda: path.unlink(missing_ok=True))
+            return False
+        if request_id in self._disk:
+            self._files.put(request_id, file)
+        else:  # evicted already
+            file.release()
+        return True
+
+    async def _drop(self, kept: Kept) -> None:
+        """Forget a clip, and clear away what is left of it here and in the bucket."""
+        upload, kept.upload = kept.upload, None
+        if upload is not None:
+            self._commits.abandon(upload)
         await self._discard(kept)
+        if self._kept.get(kept.facts.request_id) is kept:
+            del self._kept[kept.facts.request_id]
 
     async def _discard(self, kept: Kept) -> None:
         if kept.discarded:
             return
         kept.discarded = True
         kept.reservation.release()
-        kept.file.release()
-        await self._in_thread(lambda: _delete_kept(kept.path))
+        await self._in_thread(kept.delete)
+        kept.file.release()  # and with it the lock: nobody makes a file of that name before this
 
-    def _keep(self, kept: Kept) -> None:
-        self._kept[kept.facts.request_id] = kept
-
-    # -- beside the reply ---
-
-    def _note(self, write: Coroutine[Any, Any, object]) -> None:
-        """Write to the catalog without anyone waiting for it; the next fill repairs a lost note."""
-        task = asyncio.create_task(self._write(write))
-        self._notes.add(task)
-        task.add_done_callback(self._notes.discard)
-
-    async def _write(self, write: Coroutine[Any, Any, object]) -> None:
+    async def _write(self, kept: Kept, *, durable: bool) -> None:
+        """Make the clip survive this process; a disk that refuses costs only that."""
         try:
-            await write
-        except FirstviewError as error:
-            log.warning("the catalog missed a note", error=error.slug, detail=error.detail)
+            await self._in_thread(lambda: kept.write(durable=durable))
+        except OSError as error:
+            log.warning("a kept clip cannot outlive this process", error=str(error))
 
     async def close(self) -> None:
-        """Finish the notes; kept clips stay on disk for the next process."""
-        if self._notes:
-            await asyncio.wait(set(self._notes), timeout=self._settings.drain_timeout)
+        """Let uploads and notes finish for a while; kept clips stay on disk for the next start."""
+        timeout = self._settings.drain_timeout
+        if self._attempts:
+            _, late = await asyncio.wait(set(self._attempts), timeout=timeout)
+            for attempt in late:
+                attempt.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+        await self._notes.close(timeout)
+        await self._commits.close([kept.upload for kept in self._kept.values() if kept.upload])
         for kept in self._kept.values():
-            if kept.upload is not None:
-                await kept.upload.abort()
             kept.file.release()
         self._kept.clear()
 
-    async def _in_thread(self, call: Any) -> Any:  # noqa: ANN401 - passes any result through
+    async def _in_thread(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, call)
 
 
 def _nobody_asked(_facts: ClipFacts) -> None:
     """Until somebody wants to hear."""
-
-
-def _new_object(
-    facts: ClipFacts, prompt_hash: str | None, replaces: str | None = None
-) -> NewObject:
-    return NewObject(
-        key=keys.clip_key(facts.request_id),
-        size=facts.length,
-        content_type=CLIP_CONTENT_TYPE,
-        metadata=identity.metadata_of(facts, prompt_hash),
-        replaces=replaces,
-    )
-
-
-def _write_kept(kept: Kept, *, durable: bool) -> None:
-    """Say beside the file what it is; `durable`: both survive a loss of power from here on."""
-    if durable:
-        os.fsync(kept.file.fd)
-    write_facts(
-        kept.path.with_suffix(".json"),
-        kept.facts,
-        sha256=kept.sha256,
-        fal_url=kept.fal_url,
-        prompt_hash=kept.prompt_hash,
-        durable=durable,
-    )
-
-
-def _delete_kept(path: Path) -> None:
-    path.with_suffix(".json").unlink(missing_ok=True)
-    path.unlink(missing_ok=True)

@@ -74,8 +74,11 @@ class Upload(Protocol):
         """
         ...
 
-    async def abort(self) -> None:
-        """Leave nothing behind; never raises, and may be called again."""
+    async def abort(self) -> bool:
+        """Leave nothing behind; never raises, and may be called again.
+
+        False: something may be left, because the bucket could not be asked.
+        """
         ...
 
 

@@ -161,8 +161,9 @@ class DirectoryUpload:
         except Conflict as error:
             raise ObjectConflict from error
 
-    async def abort(self) -> None:
+    async def abort(self) -> bool:
         """Do nothing: what commit did not finish it has removed itself."""
+        return True
 
 
 def _close_found(looking: asyncio.Future[Found | None]) -> None:

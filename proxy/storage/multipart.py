@@ -49,10 +49,10 @@ class Multipart:
         """The upload in use is an object now; there is nothing to abort."""
         self._beginning = None
 
-    async def drop(self) -> None:
+    async def drop(self) -> bool:
         """Abort everything that the store may keep on our account. Never raises BucketError.
 
-        What cannot be aborted now is tried again by the next call, and at last by the sweeper.
+        What cannot be aborted now (False) is tried again by the next call.
         """
         await self._stop_beginning()
         try:
@@ -64,6 +64,8 @@ class Multipart:
                 self._uncertain = False
         except BucketError as error:
             log.warning("upload_not_aborted", key=self._new.key, error=error.detail)
+            return False
+        return True
 
     async def _begin(self) -> str:
         try:
@@ -76,7 +78,7 @@ class Multipart:
         return upload_id
 
     async def _stop_beginning(self) -> None:
-        beginning, self._beginning = self._beginning, None
+        beginning = self._beginning
         if beginning is None:
             return
         # Cancelled at once, it might yet begin an upload that nobody knows of.
@@ -84,6 +86,8 @@ class Multipart:
         if not done:
             beginning.cancel()
             await asyncio.wait({beginning})
+        if self._beginning is beginning:  # not earlier: a cancelled drop must find it again
+            self._beginning = None
         if not beginning.cancelled() and beginning.exception() is None:
             self._dropped.add(beginning.result())
 

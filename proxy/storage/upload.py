@@ -74,9 +74,9 @@ class S3Upload:
             await self._drop()
         return self._committed
 
-    async def abort(self) -> None:
+    async def abort(self) -> bool:
         """See `Upload.abort`. Parts may land late, so the store is asked whether all is gone."""
-        await self._drop()
+        return await self._drop()
 
     async def _put(self, sha256: str) -> ObjectInfo:
         body = self._slice(0, self._new.size)
@@ -170,9 +170,9 @@ class S3Upload:
             metadata=metadata,
         )
 
-    async def _drop(self) -> None:
+    async def _drop(self) -> bool:
         await self._parts.drop()
-        await self._multipart.drop()
+        return await self._multipart.drop()
 
     def _slice(self, offset: int, size: int) -> FileSlice:
         return FileSlice(self._path, offset, size, self._disk)
