@@ -25,8 +25,9 @@ function makeCard(clip) {
   const button = card.querySelector("button");
   card.id = clip.name;
   card.querySelector("h2").textContent = clip.prompt;
-  card.querySelector(".model").textContent =
-    `${clip.model} · ${megabytes(clip.bytes)} · index at the ${clip.index}`;
+  card.querySelector(".model code").textContent = clip.model;
+  card.querySelector(".model span").textContent =
+    `${megabytes(clip.bytes)}, index at the ${clip.index}`;
   video.poster = `${clip.name}.jpg`;
   video.setAttribute("aria-label", clip.prompt);
   button.setAttribute("aria-label", `Play: ${clip.prompt}`);
@@ -74,7 +75,7 @@ function showView(reply) {
 
 function stateOf(clip) {
   if (clip.stored_seconds !== null) {
-    return `Yours: stored in ${clip.stored_seconds.toFixed(1)} s, sha256 ${clip.sha256.slice(0, 12)}…`;
+    return `Yours: verified and stored in ${clip.stored_seconds.toFixed(1)} s.`;
   }
   if (clip.owned) return "Yours: in your bucket.";
   return clip.replies.length ? "On its way into your bucket…" : "Cold: only fal.media has it.";
