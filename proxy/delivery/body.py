@@ -11,7 +11,8 @@ import hashlib
 
 from proxy.delivery.sources import Source
 from proxy.delivery.spool import Spool
-from proxy.errors import NotAClip, SourceChanged, SourceTimeout
+from proxy.errors import CorruptClip, NotAClip, SourceChanged, SourceTimeout
+from proxy.media.boxes import TopBoxes
 from proxy.records import ByteStream, ClipFacts
 from proxy.storage import keys
 
@@ -29,6 +30,8 @@ class Body:
         self._head = stream.head
         self.total = stream.head.total
         self._pending = b""
+        self._position = 0
+        self._boxes = TopBoxes()
 
     @classmethod
     async def open(cls, source: Source, max_bytes: int) -> Body:
@@ -94,11 +97,26 @@ class Body:
             raise NotAClip(msg)
 
     async def read(self) -> bytes:
-        """Return the next bytes, in order; b"" at the proper end."""
+        """Return the next bytes, in order; b"" at the proper end.
+
+        Raises what the stream raises, and CorruptClip when the mp4 itself says that it is longer
+        than its source does: a wrong length is framed as well as a right one.
+        """
         if self._pending:
             chunk, self._pending = self._pending, b""
-            return chunk
-        return await self._stream.read()
+        else:
+            chunk = await self._stream.read()
+        if self.source.tier == "upstream":
+            self._check_boxes(chunk)
+        return chunk
+
+    def _check_boxes(self, chunk: bytes) -> None:
+        self._position += len(chunk)
+        self._boxes.feed(chunk)
+        length = self.total if chunk or self.total is not None else self._position
+        if length is not None and self._boxes.end is not None and self._boxes.end > length:
+            msg = f"the clip's own boxes make it {self._boxes.end} bytes, its source {length}"
+            raise CorruptClip(msg)
 
     async def reopen(self, spool: Spool, timeout: float) -> None:
         """Open the rest of the clip, proven to continue what the spool holds.

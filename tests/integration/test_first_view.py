@@ -12,29 +12,11 @@ import pytest
 from proxy.records import Registration
 from proxy.storage import keys
 from tests.fakes.fal import Behaviour, Clip, FakeFal, make_clip
-from tests.fixtures.origin import MakeOrigin, Origin, running_origin, wait_for
+from tests.fixtures.looking import in_bucket, metric, objects, path_of, viewers
+from tests.fixtures.origin import MakeOrigin, Origin, running_origin
 from tests.fixtures.raw import RawClient, raw_client
 
 MIB = 1024 * 1024
-
-
-def path_of(request_id: str) -> str:
-    return f"/videos/{request_id}.mp4"
-
-
-async def objects(origin: Origin) -> list[str]:
-    return [info.key async for info in origin.app.bucket.list()]
-
-
-async def in_bucket(origin: Origin, request_id: str) -> bytes:
-    stream = await origin.app.bucket.open(keys.clip_key(request_id))
-    body = b""
-    try:
-        while piece := await stream.read():
-            body += piece
-    finally:
-        await stream.close()
-    return body
 
 
 async def test_a_cold_clip_plays_before_its_source_has_sent_all_of_it(origin: Origin) -> None:
@@ -94,20 +76,17 @@ async def test_500_viewers_of_one_cold_clip_cause_one_fetch_and_one_commit(origi
     data, rest = make_clip(300_000, 3), asyncio.Event()
     await origin.clip("crowd", data, Behaviour(delay=0.05, stall_at=100_000, stall_until=rest))
 
-    async def everyone() -> bool:
-        return bool(origin.app.metrics.viewers._value.get() == 500)
-
-    viewers = [asyncio.create_task(origin.get("crowd")) for _ in range(500)]
-    await wait_for(everyone, 30)
+    watching = [asyncio.create_task(origin.get("crowd")) for _ in range(500)]
+    await viewers(origin, 500, 30)
     rest.set()
-    replies = await asyncio.gather(*viewers)
+    replies = await asyncio.gather(*watching)
     assert {response.status for response, _ in replies} == {200}
     assert all(body == data for _, body in replies)
     collapsed = [r for r, _ in replies if "collapsed" in r.headers["Cache-Status"]]
     assert len(collapsed) == 499
     await origin.stored("crowd")
     assert origin.gets("crowd") == 1
-    assert origin.app.metrics.stored._value.get() == 1
+    assert metric(origin, "firstview_stored_total") == 1
     assert await objects(origin) == [keys.clip_key("crowd")]
     assert origin.leftovers() == []
 
@@ -172,10 +151,7 @@ async def test_a_fill_outlives_all_of_its_viewers(origin: Origin) -> None:
             await viewer.head()
             await viewer.read(len(data) // 10)
 
-    async def nobody() -> bool:
-        return bool(origin.app.metrics.viewers._value.get() == 0)
-
-    await wait_for(nobody)
+    await viewers(origin, 0)
     rest.set()
     await origin.stored("left")
     assert await in_bucket(origin, "left") == data
