@@ -180,7 +180,7 @@ def missing(before: Generation) -> Generation:
     """
     if before.status is not Status.STORED:
         return before
-    status = Status.PENDING if before.fal_url is None else Status.AVAILABLE
+    status = Status.LOST if before.fal_url is None else Status.AVAILABLE
     return _changed(before, status=status, **_NO_FACTS)
 
 

@@ -3,8 +3,8 @@
     from / to   pending        available         stored        failed     lost
     pending     more is known  a URL came        in bucket     fal said   -
     available   -              re-pointed        filled        -          refused for an hour
-    stored      missing, no    missing, or       again         -          -
-                URL to go to   re-pointed
+    stored      -              missing, or       again         -          missing, and no
+                               re-pointed                                 URL to go to
     failed      -              a later success   in bucket     again      -
     lost        -              re-pointed, or    a fill that   -          refused again
                 it answers     was on its way
@@ -12,8 +12,7 @@
 
 Why the gaps are gaps: an error that arrives after the clip (`available`, `stored`) must not undo
 it, since fal delivers out of order; a stored clip cannot be lost while the bucket has it; nothing
-becomes unknown again once it was known, but for a stored clip without a URL that vanished from
-the bucket.
+becomes unknown again once it was known.
 
 Belongs here: the table. Must not know: what else changes in the row, or any database.
 """
@@ -30,7 +29,7 @@ TRANSITIONS: Final[dict[Status, frozenset[Status]]] = {
         {Status.PENDING, Status.AVAILABLE, Status.STORED, Status.FAILED},
     ),
     Status.AVAILABLE: frozenset({Status.AVAILABLE, Status.STORED, Status.LOST}),
-    Status.STORED: frozenset({Status.STORED, Status.AVAILABLE, Status.PENDING}),
+    Status.STORED: frozenset({Status.STORED, Status.AVAILABLE, Status.LOST}),
     Status.FAILED: frozenset({Status.FAILED, Status.AVAILABLE, Status.STORED}),
     Status.LOST: frozenset({Status.LOST, Status.AVAILABLE, Status.STORED}),
 }

@@ -280,8 +280,8 @@ class Locator:
             return self._sources_of_unknown(bucket, outage)
         if row.status is Status.FAILED:
             raise ClipFailed
-        if row.status is Status.LOST:
-            raise ClipGone
+        if row.status is Status.LOST:  # unless the owner has put it back
+            return self._or_missing(bucket, row, outage)
         upstream: tuple[Source, ...] = ()
         if row.fal_url is not None:
             upstream = (UpstreamSource(self._upstream, row, row.fal_url),)

@@ -314,9 +314,9 @@ async def test_missing_says_nothing_of_a_clip_that_is_not_stored(generations: Ge
     assert await generations.note_missing("nobody") is None
 
 
-async def test_an_adopted_clip_that_vanished_waits_for_a_url(generations: Generations) -> None:
+async def test_an_adopted_clip_that_vanished_is_lost(generations: Generations) -> None:
     await generations.mark_stored("a", None, facts(), None, NOON)
-    assert await generations.note_missing("a") is Status.PENDING
+    assert await generations.note_missing("a") is Status.LOST
 
 
 # --- refusals and failures ----------------------------------------------------------------------

@@ -67,7 +67,7 @@ def apply(row: Generation | None, event: tuple[Any, ...]) -> Generation | None:
 
 
 def assert_sound(row: Generation) -> None:
-    if row.status in {Status.AVAILABLE, Status.LOST}:
+    if row.status is Status.AVAILABLE:
         assert row.fal_url is not None
     if row.status in {Status.PENDING, Status.FAILED}:
         assert row.fal_url is None

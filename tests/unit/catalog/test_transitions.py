@@ -13,7 +13,7 @@ _FORBIDDEN = {
     ("available", "pending"),
     ("available", "failed"),
     ("stored", "failed"),
-    ("stored", "lost"),
+    ("stored", "pending"),
     ("failed", "pending"),
     ("failed", "lost"),
     ("lost", "pending"),
