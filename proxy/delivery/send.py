@@ -11,18 +11,17 @@ Must not know: HTTP heads, or how the clip was located.
 
 from __future__ import annotations
 
-import asyncio
 from typing import NamedTuple
 
 from proxy.clock import Clock
 from proxy.delivery.flights import Flight
 from proxy.delivery.sources import Source
+from proxy.delivery.through import Held, Through
 from proxy.delivery.view import View
 from proxy.delivery.viewer import ViewerSocket
 from proxy.errors import (
     DiskExhausted,
     FirstviewError,
-    SourceChanged,
     SourceUnavailable,
     ViewerLeft,
     ViewerStalled,
@@ -30,8 +29,6 @@ from proxy.errors import (
 from proxy.records import ByteStream
 from proxy.settings import Settings
 from proxy.telemetry.metrics import Metrics
-
-_MAX_BACKOFF = 5.0
 
 
 class Sender:
@@ -187,57 +184,22 @@ class _Stretch:
     # -- through, without a spool ---
 
     async def _send_through(self) -> None:
-        """Read the source for this viewer alone, resuming as a fill would."""
-        source = self._view.source
+        """Read the source for this viewer alone."""
+        source, spool = self._view.source, self._flight.spool
         if source is None:
             raise SourceUnavailable
-        pause, last = 0.0, self._position
-        deadline = self._clock.monotonic() + self._settings.fill_stall_timeout
-        while self._position < self._stop:
-            try:
-                await self._send_through_once(source)
-            except FirstviewError as error:
-                if not error.retryable:
-                    raise
-                if self._position > last:
-                    last, pause = self._position, 0.0
-                    deadline = self._clock.monotonic() + self._settings.fill_stall_timeout
-                if self._clock.monotonic() > deadline:
-                    raise
-                await asyncio.sleep(pause)
-                pause = min(max(self._settings.fill_resume_backoff, 2 * pause), _MAX_BACKOFF)
-
-    async def _send_through_once(self, source: Source) -> None:
-        if source.seekable() and self._position:
-            stream = await self._open(source)
+        if spool is not None and self._position == spool.mark.written:
+            held = Held(start=0, stop=self._position, digest=spool.digest())
         else:
-            stream = await source.open()
-        try:
-            if stream.head.start == 0 and self._position:
-                await self._skip(stream)
-            elif not self._fits(stream):
-                msg = "the source changed between two requests for one clip"
-                raise SourceChanged(msg)
-            await self._copy(stream)
-        finally:
-            await stream.close()
-
-    async def _skip(self, stream: ByteStream) -> None:
-        """A source that ignores ranges: read past what the viewer does not want."""
-        head = stream.head
-        same = self._flight.validator is None or head.validator == self._flight.validator
-        if not same or head.total != self._view.facts.length:
-            msg = "the source changed between two requests for one clip"
-            raise SourceChanged(msg)
-        left = self._position
-        while left:
-            chunk = await stream.read()
-            if not chunk:
-                msg = "the source ended before the range began"
-                raise SourceUnavailable(msg)
-            if len(chunk) > left:
-                rest = chunk[left:][: self._stop - self._position]
-                await self._viewer.send(rest)
-                self._position += len(rest)
-                return
-            left -= len(chunk)
+            held = Held.nothing(self._position)
+        await Through(
+            self._settings,
+            self._clock,
+            self._viewer,
+            source,
+            length=self._view.facts.length,
+            validator=self._flight.validator,
+            held=held,
+            stop=self._stop,
+        ).send()
+        self._position = self._stop
