@@ -91,6 +91,7 @@ class App:
             keep_free=settings.disk_reserve,
             executor=self._executor,
             on_evict=self.files.drop,
+            evictions=self.metrics.evictions,
         )
         await self.disk.load()
 

@@ -188,6 +188,10 @@ class Locator:
                 last_modified=facts.last_modified,
             )
 
+    def doubt(self, request_id: str) -> None:
+        """A clip's open file was not what it should be: look at what is there at the next view."""
+        self._files.drop(request_id)
+
     async def forget(self, request_id: str) -> None:
         """The id was re-pointed or purged: nothing of its former clip is served from here on."""
         self._fresh.pop(request_id, None)

@@ -35,6 +35,7 @@ from proxy.delivery.notes import Notes
 from proxy.delivery.sources import BucketSource, Source, UpstreamSource
 from proxy.errors import (
     CatalogError,
+    CorruptClip,
     FirstviewError,
     ObjectConflict,
     ObjectMissing,
@@ -270,6 +271,9 @@ class Ownership:
         except ObjectConflict as error:
             await self._give_up(kept, error)
         except Superseded:
+            await self._drop(kept)
+        except CorruptClip as error:  # cut short on the disk: the source has to be asked again
+            log.warning("a kept clip broke", request_id=kept.facts.request_id, error=error.detail)
             await self._drop(kept)
         except FirstviewError as error:
             await self._postpone(kept, error)

@@ -174,16 +174,27 @@ class Spool:
 
 
 def _create(path: Path) -> int:
+    """Open the path's file, empty and locked; one that loses its name before that is no use."""
     with disk_errors():
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.ftruncate(fd, 0)
-        except BlockingIOError as error:
+        while True:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if _is_named(fd, path):
+                    os.ftruncate(fd, 0)
+                    return fd
+            except BlockingIOError as error:
+                os.close(fd)
+                msg = "another process of this machine is filling this clip"
+                raise SourceUnavailable(msg) from error
+            except OSError:
+                os.close(fd)
+                raise
             os.close(fd)
-            msg = "another process of this machine is filling this clip"
-            raise SourceUnavailable(msg) from error
-        except OSError:
-            os.close(fd)
-            raise
-    return fd
+
+
+def _is_named(fd: int, path: Path) -> bool:
+    try:
+        return path.stat().st_ino == os.fstat(fd).st_ino
+    except FileNotFoundError:
+        return False

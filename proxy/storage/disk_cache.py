@@ -19,12 +19,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import structlog
+from prometheus_client import Counter
+
 from proxy.records import ClipFacts
 from proxy.storage import keys
 from proxy.storage.facts_file import read_facts, write_facts
 from proxy.storage.open_files import OpenFile
 
 T = TypeVar("T")
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +67,7 @@ class DiskCache:
         keep_free: int,
         executor: Executor,
         on_evict: Callable[[str], None],
+        evictions: Counter | None = None,
     ) -> None:
         """Keep clips below `root`; `on_evict` hears of every id that is no longer here."""
         self._root = root
@@ -69,9 +75,11 @@ class DiskCache:
         self._keep_free = keep_free
         self._executor = executor
         self._on_evict = on_evict
+        self._evictions = evictions
         self._clips: OrderedDict[str, CachedClip] = OrderedDict()
+        self._cached = 0
+        self._moving = asyncio.Lock()
         self.used = 0
-        self.evicted = 0
 
     def __len__(self) -> int:
         """How many clips are cached."""
@@ -83,22 +91,30 @@ class DiskCache:
 
     async def load(self) -> None:
         """Find what an earlier process left; a clip without readable facts is removed."""
-        found = await self._in_thread(lambda: _scan(self._root))
-        for clip in found:
+        for clip in await self._in_thread(lambda: _scan(self._root)):
+            await self.remove(clip.facts.request_id)  # an older clip of a re-pointed id
             self._clips[clip.facts.request_id] = clip
             self.used += clip.facts.length
-        await self._make_room(0)
+            self._cached += clip.facts.length
+        while self.used > self._max_bytes and self._clips:
+            await self._evict()
 
     async def reserve(self, size: int) -> Reservation | None:
-        """Speak for bytes, evicting what was used least recently; None if there is no room."""
-        if not await self._make_room(size):
-            return None
+        """Speak for bytes, evicting what was used least recently; None if there is no room.
+
+        Nothing is evicted for a clip that would not fit in the end.
+        """
+        while self.used + size > self._max_bytes:
+            if self.used - self._cached + size > self._max_bytes:
+                return None
+            await self._evict()
         reservation = Reservation(self, size)
         self.used += size
-        free = await self._in_thread(lambda: shutil.disk_usage(self._root).free)
-        if free - size < self._keep_free:
-            reservation.release()
-            return None
+        while (free := await self._free_bytes()) - size < self._keep_free:
+            if free + self._cached - size < self._keep_free:
+                reservation.release()
+                return None
+            await self._evict()
         return reservation
 
     def claim(self, size: int) -> Reservation:
@@ -122,10 +138,14 @@ class DiskCache:
         self._clips.move_to_end(request_id)
         try:
             fd = await self._in_thread(lambda: _open_whole(clip))
-        except OSError:
-            await self.remove(request_id)
+        except OSError as error:  # too many open files, say: the clip itself may be as good as ever
+            log.warning("a cached clip cannot be opened", request_id=request_id, error=str(error))
             return None
-        return OpenFile(fd, clip.facts, "disk")
+        if fd is not None:
+            return OpenFile(fd, clip.facts, "disk")
+        if self._clips.get(request_id) is clip:
+            await self.remove(request_id)
+        return None
 
     def touch(self, request_id: str) -> None:
         """Count a clip as used."""
@@ -133,39 +153,51 @@ class DiskCache:
             self._clips.move_to_end(request_id)
 
     async def adopt(self, path: Path, facts: ClipFacts, reservation: Reservation) -> None:
-        """Move a whole, verified file into the cache; its reservation passes to here."""
+        """Move a whole, verified file into the cache; its reservation passes to here.
+
+        Raises OSError, with everything as it was before but for the id's former clip.
+        """
         await self.remove(facts.request_id)
         target = self._root / f"{keys.cached_name(facts.request_id, facts.etag)}.mp4"
-        await self._in_thread(lambda: _move_in(path, target, facts))
+        async with self._moving:
+            await self._in_thread(lambda: _move_in(path, target, facts))
         reservation.size = 0
         self._clips[facts.request_id] = CachedClip(target, facts)
+        self._cached += facts.length
 
     async def remove(self, request_id: str) -> None:
         """Forget a clip and delete its file; those who are reading it keep their bytes."""
         clip = self._clips.pop(request_id, None)
-        if clip is not None:
-            self.used -= clip.facts.length
-            self._on_evict(request_id)
+        if clip is None:
+            return
+        self.used -= clip.facts.length
+        self._cached -= clip.facts.length
+        self._on_evict(request_id)
+        # In the order of the calls: a clip that is back already must not lose its new file.
+        async with self._moving:
             await self._in_thread(lambda: _delete(clip.path))
 
-    async def _make_room(self, size: int) -> bool:
-        if size > self._max_bytes:
-            return False
-        while self.used + size > self._max_bytes and self._clips:
-            await self.remove(next(iter(self._clips)))
-            self.evicted += 1
-        return self.used + size <= self._max_bytes
+    async def _evict(self) -> None:
+        if self._evictions is not None:
+            self._evictions.inc()
+        await self.remove(next(iter(self._clips)))
+
+    async def _free_bytes(self) -> int:
+        return await self._in_thread(lambda: shutil.disk_usage(self._root).free)
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, call)
 
 
-def _open_whole(clip: CachedClip) -> int:
-    fd = os.open(clip.path, os.O_RDONLY | os.O_CLOEXEC)
+def _open_whole(clip: CachedClip) -> int | None:
+    """Open a clip's file; None if it is gone or is no longer the whole clip. Raises OSError."""
+    try:
+        fd = os.open(clip.path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
     if os.fstat(fd).st_size != clip.facts.length:
         os.close(fd)
-        msg = f"{clip.path} has another length than its clip"
-        raise OSError(msg)
+        return None
     return fd
 
 
@@ -185,12 +217,25 @@ def _scan(root: Path) -> list[CachedClip]:
     root.mkdir(parents=True, exist_ok=True)
     found: list[tuple[float, CachedClip]] = []
     for path in root.glob("*/*.mp4"):
-        stored, size = read_facts(path.with_suffix(".json")), path.stat()
-        if stored is None or size.st_size != stored.facts.length:
+        try:
+            stat = path.stat()
+        except FileNotFoundError:  # another process of this machine has evicted it
+            continue
+        facts = _facts_of(path, root)
+        if facts is None or stat.st_size != facts.length:
             _delete(path)
         else:
-            found.append((size.st_atime, CachedClip(path, stored.facts)))
-    for path in root.glob("*/*.json"):
-        if not path.with_suffix(".mp4").exists():
+            found.append((max(stat.st_atime, stat.st_mtime), CachedClip(path, facts)))
+    for path in root.glob("*/*.json*"):
+        if path.suffix == ".tmp" or not path.with_suffix(".mp4").exists():
             path.unlink(missing_ok=True)
     return [clip for _, clip in sorted(found, key=lambda item: item[0])]
+
+
+def _facts_of(path: Path, root: Path) -> ClipFacts | None:
+    """What is said beside a file, if it is said of a file of just that name."""
+    stored = read_facts(path.with_suffix(".json"))
+    if stored is None:
+        return None
+    name = keys.cached_name(stored.facts.request_id, stored.facts.etag)
+    return stored.facts if path == root / f"{name}.mp4" else None

@@ -59,18 +59,40 @@ def read_facts(path: Path) -> StoredFacts | None:
     """Read the file; None if there is none or it is not one of ours. Blocks."""
     try:
         body = orjson.loads(path.read_bytes())
-        facts = ClipFacts(
-            request_id=str(body["request_id"]),
-            length=int(body["length"]),
-            etag=str(body["etag"]),
-            last_modified=datetime.fromisoformat(body["last_modified"]),
-            model=body["model"],
-        )
         return StoredFacts(
-            facts=facts,
-            sha256=body["sha256"],
-            fal_url=body["fal_url"],
-            prompt_hash=body.get("prompt_hash"),
+            facts=ClipFacts(
+                request_id=_text(body["request_id"]),
+                length=_length(body["length"]),
+                etag=_text(body["etag"]),
+                last_modified=_time(body["last_modified"]),
+                model=_text_or_none(body["model"]),
+            ),
+            sha256=_text_or_none(body["sha256"]),
+            fal_url=_text_or_none(body["fal_url"]),
+            prompt_hash=_text_or_none(body.get("prompt_hash")),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise TypeError
+    return value
+
+
+def _text_or_none(value: object) -> str | None:
+    return None if value is None else _text(value)
+
+
+def _length(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+        raise TypeError
+    return value
+
+
+def _time(value: object) -> datetime:
+    when = datetime.fromisoformat(_text(value))
+    if when.tzinfo is None:
+        raise ValueError
+    return when

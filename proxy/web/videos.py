@@ -14,7 +14,7 @@ from proxy.delivery.locate import Locator
 from proxy.delivery.send import Sender
 from proxy.delivery.view import View, Wanted
 from proxy.delivery.viewer import ViewerSocket
-from proxy.errors import FirstviewError, Overloaded, ViewerLeft
+from proxy.errors import FirstviewError, Overloaded, ViewerLeft, ViewerStalled
 from proxy.records import ClipFacts
 from proxy.settings import Settings
 from proxy.telemetry.metrics import Metrics
@@ -128,6 +128,8 @@ class Videos:
         self._metrics.aborted.labels(error.slug).inc()
         if not isinstance(error, ViewerLeft):
             exchange.log_broken(view.tier, error)
+            if view.hit and not isinstance(error, ViewerStalled):
+                self._locator.doubt(view.facts.request_id)
         exchange.connection.reset()
         return Sent(keep_alive=False)
 

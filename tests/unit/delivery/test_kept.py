@@ -1,0 +1,107 @@
+"""Kept clips found again: whole ones with the right digest, and nothing else stays."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+from proxy.delivery.kept import Spooled, find_kept
+from proxy.records import ClipFacts
+from proxy.storage.facts_file import write_facts
+
+
+def keep(folder: Path, name: str, data: bytes, *, sha256: str | None = None, age: int = 0) -> Path:
+    """Write a kept clip as a process leaves it; `name` is `<request_id>.<source>`."""
+    path = folder / f"{name}.part"
+    path.write_bytes(data)
+    os.utime(path, (1000 - age, 1000 - age))
+    write_facts(
+        path.with_suffix(".json"),
+        ClipFacts(
+            request_id=name.partition(".")[0],
+            length=len(data),
+            etag="e" * 32,
+            last_modified=datetime(2026, 1, 1, tzinfo=UTC),
+        ),
+        sha256=sha256 or hashlib.sha256(data).hexdigest(),
+        fal_url="https://fal.media/files/clip.mp4",
+    )
+    return path
+
+
+def close(spooled: Spooled) -> list[str]:
+    for found in spooled.whole:
+        os.close(found.fd)
+    return sorted(found.facts.request_id for found in spooled.whole)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_whole_clip_is_found_with_all_that_is_known_of_it(tmp_path: Path) -> None:
+    path = keep(tmp_path, "a.1", b"bytes")
+    spooled = find_kept(tmp_path)
+    [found] = spooled.whole
+    assert (found.path, found.facts.length, found.fal_url) == (
+        path,
+        5,
+        "https://fal.media/files/clip.mp4",
+    )
+    assert os.pread(found.fd, 10, 0) == b"bytes"
+    assert spooled.removed == []
+    assert close(spooled) == ["a"]
+
+
+def test_a_folder_that_is_not_there_is_made(tmp_path: Path) -> None:
+    assert find_kept(tmp_path / "spool").whole == []
+    assert (tmp_path / "spool").is_dir()
+
+
+def test_what_changed_on_the_disk_is_removed_and_named(tmp_path: Path) -> None:
+    """Peers 20 (pulpcore#5012): a copy that is no longer what was verified is of no use."""
+    keep(tmp_path, "flipped.1", b"bytes").write_bytes(b"bytez")
+    keep(tmp_path, "longer.1", b"bytes").write_bytes(b"bytes and more")
+    os.truncate(keep(tmp_path, "shorter.1", b"bytes"), 2)
+    keep(tmp_path, "good.1", b"bytes")
+    (tmp_path / "unfinished.1.part").write_bytes(b"by")
+    (tmp_path / "alone.1.json").write_bytes(b"{}")
+    (tmp_path / "alone.1.json.tmp").write_bytes(b"{}")
+    spooled = find_kept(tmp_path)
+    assert close(spooled) == ["good"]
+    assert sorted(spooled.removed) == ["flipped", "longer", "shorter", "unfinished"]
+    assert names(tmp_path) == ["good.1.json", "good.1.part"]
+
+
+def test_what_another_process_has_locked_is_left_alone(tmp_path: Path) -> None:
+    keep(tmp_path, "kept.1", b"bytes")
+    (tmp_path / "filling.1.part").write_bytes(b"by")
+    held = [os.open(tmp_path / name, os.O_RDWR) for name in ("kept.1.part", "filling.1.part")]
+    for fd in held:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+    spooled = find_kept(tmp_path)
+    assert (spooled.whole, spooled.removed) == ([], [])
+    assert names(tmp_path) == ["filling.1.part", "kept.1.json", "kept.1.part"]
+    for fd in held:
+        os.close(fd)
+    assert close(find_kept(tmp_path)) == ["kept"]
+
+
+def test_a_found_clip_is_locked_until_it_is_let_go(tmp_path: Path) -> None:
+    keep(tmp_path, "a.1", b"bytes")
+    first = find_kept(tmp_path)
+    assert find_kept(tmp_path).whole == []
+    assert close(first) == ["a"]
+    assert close(find_kept(tmp_path)) == ["a"]
+
+
+def test_of_two_clips_of_one_id_the_newer_one_is_kept(tmp_path: Path) -> None:
+    keep(tmp_path, "a.1", b"old", age=60)
+    keep(tmp_path, "a.2", b"new one")
+    spooled = find_kept(tmp_path)
+    assert [found.facts.length for found in spooled.whole] == [7]
+    assert close(spooled) == ["a"]
+    assert names(tmp_path) == ["a.2.json", "a.2.part"]
