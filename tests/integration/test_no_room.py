@@ -6,10 +6,9 @@ import asyncio
 import contextlib
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -83,15 +82,20 @@ async def test_several_ranges_are_streamed_through(cramped: Origin) -> None:
 @pytest.mark.parametrize(
     "how", [GOOD, NO_TAG, NO_RANGES, Behaviour(etag="weak")], ids=["good", "tag", "range", "weak"]
 )
-@pytest.mark.parametrize("breaks", ["reset_at", "cut_at", "stall_at"])
+@pytest.mark.parametrize(
+    "breaks",
+    [
+        lambda how, at: replace(how, reset_at=at),
+        lambda how, at: replace(how, cut_at=at),
+        lambda how, at: replace(how, stall_at=at),
+    ],
+    ids=["reset", "cut", "stall"],
+)
 async def test_a_source_that_breaks_is_resumed_without_a_spool(
-    cramped: Origin, how: Behaviour, breaks: str
+    cramped: Origin, how: Behaviour, breaks: Callable[[Behaviour, int], Behaviour]
 ) -> None:
     path = await cramped.clip("big", DATA, how)
-    early: dict[str, Any]
-    late: dict[str, Any]
-    early, late = ({breaks: at} for at in (MIB, 2 * MIB))
-    cramped.fal.script(path, [how, replace(how, **early), replace(how, **late)])
+    cramped.fal.script(path, [how, breaks(how, MIB), breaks(how, 2 * MIB)])
     async with raw_client(cramped.app.public_port) as viewer:
         reply = await viewer.get(path_of("big"))
     assert (reply.status, reply.end) == (200, "open")
