@@ -100,12 +100,12 @@ def import_file(
 def demo(
     *,
     speed: Annotated[str, typer.Option(help="Speed of the fake fal.media.")] = "1MiB/s",
-    latency: Annotated[str, typer.Option(help="Time it takes to answer.")] = "80ms",
-    port: Annotated[int | None, typer.Option(help="Port of the clips.  [default: 8080]")] = None,
-    admin_port: Annotated[int | None, typer.Option(help="Port of /metrics.  [8081]")] = None,
-    page_port: Annotated[int | None, typer.Option(help="Port of the page.  [8082]")] = None,
+    latency: Annotated[str, typer.Option(help="Time that it takes to answer.")] = "80ms",
+    port: Annotated[int | None, typer.Option(help="Port of the clips; 8080 if free.")] = None,
+    admin_port: Annotated[int | None, typer.Option(help="Port of /metrics; 8081 if free.")] = None,
+    page_port: Annotated[int | None, typer.Option(help="Port of the page; 8082 if free.")] = None,
     fal_port: Annotated[
-        int | None, typer.Option(help="Port of the fake fal.media.  [8083]")
+        int | None, typer.Option(help="Port of the fake fal.media; 8083 if free.")
     ] = None,
     keep: Annotated[
         Path | None,

@@ -7,10 +7,12 @@ Must not know: how the parts are put together (`stage.py`), or what an event mea
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import time
+from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 import uvloop
@@ -64,25 +66,32 @@ async def _run(options: Options, console: Console, *, once: bool) -> int:
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
 
     def tell(line: Text) -> None:
-        stamp = Text(time.strftime("%H:%M:%S  "), "dim")
-        console.print(stamp + line)
+        console.print(Text.assemble((time.strftime("%H:%M:%S  "), "dim"), line))
 
     story = Story(CLIPS, speed=options.speed, tell=tell)
     story.listen()
     async with open_stage(options, story) as stage:
+        for sentence in stage.ports.moved:
+            console.print(sentence, style="yellow")
         if not once:
             _print_intro(console, stage, story, options)
             await stop.wait()
             console.print("\nstopping", style="dim")
             return 0
-        watching = asyncio.create_task(_watch_twice(console, stage, options))
-        stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait({watching, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        if not watching.done():
-            watching.cancel()
-            return 1
-        return watching.result()
+        return await _unless(stop, _watch_twice(console, stage, options))
+
+
+async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, int]) -> int:
+    """Do the work and return its exit code, or 1 when told to stop before it is done."""
+    working, stopping = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not working.done():
+        working.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await working
+        return 1
+    return working.result()
 
 
 # --- until it is told to stop -------------------------------------------------------------------
@@ -96,10 +105,8 @@ def _print_intro(console: Console, stage: Stage, story: Story, options: Options)
             " · a proxy, a bucket and a fake fal.media; nothing leaves this machine\n",
         )
     )
-    for sentence in ports.moved:
-        console.print(f"  {sentence}", style="yellow")
-    page = Text(f"http://{HOST}:{ports.page}/", "bold underline cyan")
-    _print_row(console, "open", page + Text("  play a clip, then view it again", "not bold"))
+    page = (f"http://{HOST}:{ports.page}/", "bold underline cyan")
+    _print_row(console, "open", Text.assemble(page, "  play a clip, then view it again"))
     for number, (request_id, chapter) in enumerate(story.chapters.items()):
         owned = ", owned already" if chapter.owned else ""
         link = Text(_url(stage, request_id)).append(f"  {chapter.clip.name}{owned}", "dim")

@@ -7,6 +7,7 @@ The one that misbehaves is for tests only; it lives in `tests/fakes/fal`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 from collections.abc import Iterable
 from typing import Final
@@ -49,8 +50,9 @@ class DemoSource:
         response.content_length = len(body)
         await response.prepare(request)
         if request.method != "HEAD":
-            await self._pour(response, body)
-        await response.write_eof()
+            with contextlib.suppress(ConnectionError):  # whoever asked has left
+                await self._pour(response, body)
+                await response.write_eof()
         return response
 
     async def _pour(self, response: web.StreamResponse, body: bytes) -> None:

@@ -30,7 +30,7 @@ from proxy.settings import Settings
 
 HOST: Final = "127.0.0.1"
 
-_DRAIN: Final = 0.3
+_DRAIN: Final = 0.2
 """Seconds that replies in progress get at the end: nobody waits long for a demo to go away."""
 
 

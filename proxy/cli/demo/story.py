@@ -23,8 +23,8 @@ from proxy.cli.demo.clips import DemoClip
 _ORDINALS: Final = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
 _FROM_START: Final = re.compile(r"\s*bytes\s*=\s*0\s*-\s*\d*\s*")
 _KEPT_REPLIES: Final = 50
-_SAME_PLAYER: Final = 1.0
-"""Seconds in which a player's second request for the start belongs to the same view."""
+_PROBE_BEFORE: Final = 2.0
+"""Seconds in which a request for the start, after a player's probe, belongs to the same view."""
 
 _PLACES: Final = {
     "bucket": "from the owned bucket",
@@ -111,7 +111,7 @@ class Story:
         now = time.monotonic()
         asked = entry["range"]
         opening = asked is None or _FROM_START.fullmatch(asked) is not None
-        again = _is_same_view(chapter, asked, now)
+        again = _is_same_view(chapter, now)
         if (opening and not again) or not chapter.views:
             chapter.views += 1
             opening, again = True, False
@@ -178,15 +178,10 @@ def size(count: float) -> str:
     return f"{count / 1e6:.1f} MB" if count >= 100_000 else f"{count / 1e3:.1f} kB"  # noqa: PLR2004
 
 
-def _is_same_view(chapter: Chapter, asked: str | None, now: float) -> bool:
-    """Players read the start, the end for the index, and the start again: that is one view."""
+def _is_same_view(chapter: Chapter, now: float) -> bool:
+    """Safari asks for two bytes first, to see whether ranges work, then from the start again."""
     last = chapter.replies[-1] if chapter.replies else None
-    return (
-        asked is not None
-        and last is not None
-        and last.range is not None
-        and now - last.at < _SAME_PLAYER
-    )
+    return last is not None and last.range == "bytes=0-1" and now - last.at < _PROBE_BEFORE
 
 
 def _ordinal(number: int) -> str:

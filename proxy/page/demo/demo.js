@@ -58,15 +58,15 @@ function viewsOf(clip) {
 }
 
 function whatHappened(reply) {
-  if (reply.hit) return "hit: from your own bucket";
-  if (reply.cache_status.includes("detail=flight")) return "miss: joined the clip on its way in";
-  return "miss: streamed from fal.media while being stored";
+  if (reply.hit) return "from your own bucket";
+  if (reply.cache_status.includes("detail=flight")) return "from the clip on its way in";
+  return "streamed from fal.media while being stored";
 }
 
 function showView(reply) {
   const item = byId("view").content.cloneNode(true).firstElementChild;
   item.className = reply.hit ? "hit" : "miss";
-  item.querySelector("b").textContent = `${ordinal(reply.view)} view`;
+  item.querySelector("b").textContent = `${ordinal(reply.view)} view: ${item.className}`;
   item.querySelector(".what").textContent = whatHappened(reply);
   item.querySelector(".time").textContent = `first byte ${reply.ms.toFixed(1)} ms`;
   item.querySelector("code").textContent = `Cache-Status: ${reply.cache_status}`;
