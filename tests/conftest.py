@@ -13,6 +13,7 @@ pytest_plugins = [
     "tests.fixtures.event_loop",
     "tests.fixtures.postgres",
     "tests.fixtures.s3",
+    "tests.fixtures.truth",
     "tests.fixtures.fal",
     "tests.fixtures.bucket",
     "tests.fixtures.origin",

@@ -104,22 +104,24 @@ class Locator:
         Returns when a reply can begin: its facts are known and its source has proven to be a
         clip. Raises ClipError, SourceError, BucketError, CatalogError, Overloaded.
         """
-        flight = self._flights.get(request_id)
+        flight, joined = self._flights.get(request_id), True
         if flight is None:
             row, outage = await self._row(request_id)
             file = await self._local(request_id, row)
             if file is not None:
                 return View(facts=file.facts, tier=file.tier, file=file)
-            sources = self._sources(request_id, row, outage)
             arrived = self._arrived(request_id)
             if arrived is not None:
                 return arrived
-            by_range = wanted is not None and not wanted.is_whole
-            flight, joined = self._flights.join_or_start(
-                request_id, sources, self._fills.run, by_range=by_range
-            )
+            flight = self._flights.get(request_id)  # whoever joins one asks nobody
+            if flight is None:
+                sources = self._sources(request_id, row, outage)
+                by_range = wanted is not None and not wanted.is_whole
+                flight, joined = self._flights.join_or_start(
+                    request_id, sources, self._fills.run, by_range=by_range
+                )
         else:
-            row, outage, joined = flight.sources[0].row, None, True
+            row, outage = flight.sources[0].row, None
         flight.hold()
         try:
             return await self._board(flight, wanted, joined=joined)
