@@ -20,11 +20,13 @@ from proxy.catalog.generations import Generations
 from proxy.catalog.imports import parse_body
 from proxy.delivery.locate import Locator
 from proxy.errors import (
+    BadRequest,
     BodyTooLarge,
     FirstviewError,
     InvalidRequestId,
     MethodNotAllowed,
     RouteNotFound,
+    SourceUntrusted,
     Unauthorized,
     UnknownClip,
 )
@@ -110,7 +112,11 @@ class Admin:
             raise BodyTooLarge from error
         registration = parse_body(request_id, body)
         if registration.fal_url is not None:
-            self._allowed(registration.fal_url)
+            try:
+                self._allowed(registration.fal_url)
+            except SourceUntrusted as error:
+                msg = f"fal_url: {error.detail}"
+                raise BadRequest(msg) from error
         [outcome] = await self._generations.register([registration])
         if outcome is Outcome.REPOINTED:
             await self._locator.forget(request_id)
