@@ -26,6 +26,8 @@ unexport VIRTUAL_ENV CONDA_PREFIX PYTHONPATH PYTHONHOME
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Where the cache lies on another disk, copies are made; that is nothing to warn about.
 export UV_LINK_MODE ?= copy
+# A company's own certificate authority is known to the system, not to uv.
+export UV_SYSTEM_CERTS ?= 1
 
 # $(call install,venv,requirements): hash-checked; pip is asked where uv does not get through, for
 # instance because only pip was told of a package mirror.
