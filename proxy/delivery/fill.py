@@ -48,6 +48,10 @@ UNKNOWN_LENGTH = 64 * 1024 * 1024
 
 _MAX_BACKOFF = 5.0
 
+_WRITES_AT_ONCE = 8
+"""As many as there are disk threads. More would only queue there, and every clip that is about to
+begin would wait behind the chunks of all that have begun: of 200 at once, half began too late."""
+
 log = structlog.get_logger()
 
 
@@ -107,6 +111,7 @@ class Fills:
         self._clock = clock
         self._metrics = metrics
         self._range_bytes = 0
+        self._writing = asyncio.Semaphore(_WRITES_AT_ONCE)
 
     async def run(self, flight: Flight) -> None:
         """Fill one flight to its end; errors go to the flight, only cancellation is raised."""
@@ -272,7 +277,8 @@ class Fills:
                 raise NotAClip(msg)
             if written > reservation.size and not await self._disk.grow(reservation, written):
                 raise DiskExhausted
-            await spool.append(chunk)
+            async with self._writing:
+                await spool.append(chunk)
             self._metrics.filled_bytes.labels(body.source.tier).inc(len(chunk))
             if upload is not None:
                 with contextlib.suppress(BucketError):  # what this cannot send, commit does
