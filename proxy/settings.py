@@ -122,7 +122,9 @@ class Settings(BaseSettings):
     )
     upstream_max_redirects: int = _setting(3, "Redirects followed, each to an allowed host.", ge=0)
     upstream_max_connections: int = _setting(512, "Connections to upstream hosts.", ge=1)
-    upstream_read_buffer: Size = _setting("1MiB", "Bytes of one upstream body held in memory.")
+    upstream_read_buffer: Size = _setting(
+        "128KiB", "Bytes of one upstream body in memory beyond which no more are read."
+    )
     upstream_breaker_failures: int = _setting(
         10, "Failures in a row after which an upstream host is left alone.", ge=1
     )
