@@ -43,6 +43,8 @@ from proxy.storage.disk_cache import DiskCache
 from proxy.storage.open_files import OpenFile, OpenFiles
 from proxy.telemetry.metrics import Metrics
 
+_PATIENCE = 1.0
+"""Seconds that a clip which is here waits to hear from a hanging catalog if it is still meant."""
 _SERVABLE = {Status.AVAILABLE, Status.STORED}
 """Rows worth remembering: the others may become servable at any moment."""
 
@@ -214,13 +216,22 @@ class Locator:
             self._asking[request_id] = task
             task.add_done_callback(lambda _: self._asking.pop(request_id, None))
         try:
-            row = await asyncio.shield(task)
+            async with asyncio.timeout(_PATIENCE if self._is_here(request_id) else None):
+                row = await asyncio.shield(task)
         except CatalogError as error:
             self._metrics.catalog_errors.inc()
             return None, error
+        except TimeoutError:
+            self._metrics.catalog_errors.inc()
+            return None, CatalogUnavailable()
         if row is not None and row.status in _SERVABLE:
             self._fresh[request_id] = row
         return row, None
+
+    def _is_here(self, request_id: str) -> bool:
+        """Whether a whole clip seems to be on this machine."""
+        near = self._files.get(request_id) or self._ownership.kept(request_id)
+        return near is not None or request_id in self._disk
 
     async def _local(self, request_id: str, row: Generation | None) -> OpenFile | None:
         """A whole clip on this machine that the catalog still means; acquired for the caller."""
