@@ -79,6 +79,11 @@ class Listener(web.Server):
             return connection.handle_error(request, 400, HeaderTooLarge())
         return cast("web.StreamResponse", await self._handle(request, connection))
 
+    async def shutdown(self, timeout: float | None = None) -> None:
+        """End idle connections now and the others after their reply, all within `timeout`."""
+        self.pre_shutdown()  # without it an idle connection is waited for like a busy one
+        await super().shutdown(timeout)
+
     def __call__(self) -> RequestHandler:
         """Make the protocol of a new connection."""
         return Connection(self, loop=asyncio.get_running_loop(), **self._kwargs)

@@ -124,6 +124,14 @@ async def test_a_stop_lets_an_upload_that_is_nearly_done_finish(
     assert spool(tmp_path) == []
 
 
+async def test_a_stop_does_not_wait_for_idle_connections(tmp_path: Path) -> None:
+    async with serving(tmp_path / "data", drain_timeout="30s") as server:
+        async with server.client.get(server.url("nobody")) as reply:
+            await reply.read()
+        async with asyncio.timeout(10):  # Cloudflare keeps its connections for fifteen minutes
+            assert await server.end(signal.SIGTERM) == 0
+
+
 async def test_a_200_mb_clip_goes_through_in_a_few_megabytes_of_memory(
     tmp_path: Path, fal: FakeFal, aws_environment: None, truth: Truth
 ) -> None:
