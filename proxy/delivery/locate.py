@@ -96,7 +96,10 @@ class Locator:
 
     def hot(self, request_id: str) -> OpenFile | None:
         """A whole clip that is open here and known to be current; `acquire` before any await."""
-        return self._files.get(request_id) if request_id in self._fresh else None
+        if request_id not in self._fresh:
+            return None
+        self._disk.touch(request_id)  # or the clip that everyone views would be evicted first
+        return self._files.get(request_id)
 
     # -- everything else ---
 
