@@ -47,6 +47,8 @@ _PATIENCE = 1.0
 """Seconds that a clip which is here waits to hear from a hanging catalog if it is still meant."""
 _SERVABLE = {Status.AVAILABLE, Status.STORED}
 """Rows worth remembering: the others may become servable at any moment."""
+_LOOKS = 4
+"""Times that a viewer looks who is overtaken by changes of the catalog, mostly of other ids."""
 
 
 class Lookup(Protocol):
@@ -89,6 +91,7 @@ class Locator:
         self._fresh: TTLCache[str, Generation | None] = TTLCache(
             settings.facts_max, settings.facts_ttl, timer=clock.monotonic
         )
+        self._changes = 0
         self._asking: dict[str, asyncio.Task[Generation | None]] = {}
         self._unknown = TokenBucket(settings.bucket_lookup_rate, settings.bucket_lookup_rate, clock)
 
@@ -111,8 +114,7 @@ class Locator:
         """
         flight, joined = self._flights.get(request_id), True
         if flight is None:
-            row, outage = await self._row(request_id)
-            file = await self._local(request_id, row)
+            row, outage, file = await self._look(request_id)
             if file is not None:
                 return View(facts=file.facts, tier=file.tier, file=file)
             arrived = self._arrived(request_id)
@@ -170,8 +172,7 @@ class Locator:
         flight = self._flights.get(request_id)
         if flight is not None and flight.facts is not None:
             return flight.facts
-        row, _ = await self._row(request_id)
-        file = await self._local(request_id, row)
+        row, _, file = await self._look(request_id)
         if file is not None:
             file.release()
             return file.facts
@@ -181,7 +182,9 @@ class Locator:
 
     def refresh(self, request_id: str) -> None:
         """The catalog was told something of this id: ask it again at the next request."""
+        self._changes += 1
         self._fresh.pop(request_id, None)
+        self._asking.pop(request_id, None)
 
     def stored(self, facts: ClipFacts) -> None:
         """A clip was stored: know it without asking, so that it is looked for in the bucket."""
@@ -201,6 +204,10 @@ class Locator:
 
     async def forget(self, request_id: str) -> None:
         """The id was re-pointed or purged: nothing of its former clip is served from here on."""
+        self.refresh(request_id)
+        await self._forget(request_id)
+
+    async def _forget(self, request_id: str) -> None:
         self._fresh.pop(request_id, None)
         await self._flights.supersede(request_id)
         self._files.drop(request_id)
@@ -208,6 +215,30 @@ class Locator:
         await self._disk.remove(request_id)
 
     # -- the places ---
+
+    async def _look(
+        self, request_id: str
+    ) -> tuple[Generation | None, CatalogError | None, OpenFile | None]:
+        """Ask the catalog, and look for the whole clip here; its file is acquired for the caller.
+
+        A row that was read before its id was re-pointed must not bring the former clip back, so
+        whoever was overtaken looks again.
+        """
+        row, outage, file = None, None, None
+        for _ in range(_LOOKS):
+            changes = self._changes
+            row, outage = await self._row(request_id)
+            file = await self._local(request_id, row)
+            if changes == self._changes and file is not None:
+                self._fresh.setdefault(request_id, row)
+                break
+            if changes == self._changes and (row is not None or request_id not in self._fresh):
+                break
+            self._fresh.pop(request_id, None)  # overtaken, or of a file that is gone by now
+            if file is not None:
+                file.release()
+                file = None
+        return row, outage, file
 
     async def _row(self, request_id: str) -> tuple[Generation | None, CatalogError | None]:
         """The catalog's row, by memory if it is fresh; concurrent questions are one question."""
@@ -217,7 +248,8 @@ class Locator:
         if task is None:
             task = asyncio.create_task(self._rows.get(request_id))
             self._asking[request_id] = task
-            task.add_done_callback(lambda _: self._asking.pop(request_id, None))
+            task.add_done_callback(lambda done: self._answered(request_id, done))
+        changes = self._changes
         try:
             async with asyncio.timeout(_PATIENCE if self._is_here(request_id) else None):
                 row = await asyncio.shield(task)
@@ -227,9 +259,13 @@ class Locator:
         except TimeoutError:
             self._metrics.catalog_errors.inc()
             return None, CatalogUnavailable()
-        if row is not None and row.status in _SERVABLE:
+        if row is not None and row.status in _SERVABLE and changes == self._changes:
             self._fresh[request_id] = row
         return row, None
+
+    def _answered(self, request_id: str, task: asyncio.Task[Generation | None]) -> None:
+        if self._asking.get(request_id) is task:
+            del self._asking[request_id]
 
     def _is_here(self, request_id: str) -> bool:
         """Whether a whole clip seems to be on this machine."""
@@ -248,9 +284,8 @@ class Locator:
             return None
         if row is not None and not identity.same_clip(row, file.facts):
             file.release()
-            await self.forget(request_id)
+            await self._forget(request_id)
             return None
-        self._fresh.setdefault(request_id, row)
         return file
 
     async def _open(self, request_id: str, row: Generation | None) -> OpenFile | None:
