@@ -75,14 +75,20 @@ class ViewerSocket:
             await self._drive(pump)
 
     async def _drive(self, pump: Callable[[], bool]) -> None:
-        """Call the pump until it is done, and between calls wait for room."""
+        """Call the pump until it is done, and between calls wait for the loop to say "room".
+
+        Also where there still is some: what the kernel did not take at once it will mostly not
+        take at the next moment either, and a viewer who reads as fast as it is sent to would
+        hold the loop for as long as its clip lasts.
+        """
         try:
-            while not pump():
-                pass
+            if pump():
+                return
         except BlockingIOError:
-            await self._wait(pump)
+            pass
         except OSError as error:
             raise ViewerLeft from error
+        await self._wait(pump)
 
     async def _wait(self, pump: Callable[[], bool]) -> None:
         done = self._done = self._loop.create_future()
