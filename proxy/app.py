@@ -20,10 +20,13 @@ from aiohttp import web
 from proxy.catalog.engine import open_catalog
 from proxy.catalog.generations import Generations
 from proxy.clock import Clock
+from proxy.delivery.candidates import Candidates
 from proxy.delivery.fill import Fills
 from proxy.delivery.flights import Flights
 from proxy.delivery.locate import Locator
+from proxy.delivery.near import Near
 from proxy.delivery.own import Ownership
+from proxy.delivery.remembered import Remembered
 from proxy.delivery.send import Sender
 from proxy.settings import Settings
 from proxy.storage import keys
@@ -119,20 +122,16 @@ class App:
             clock=self.clock,
             metrics=self.metrics,
         )
+        rows = Remembered(settings, self.generations, self.clock, self.metrics)
         self.locator = Locator(
             settings,
-            bucket=self.bucket,
-            upstream=self.upstream,
-            rows=self.generations,
-            disk=self.disk,
-            files=self.files,
+            near=Near(self.bucket, self.disk, self.files, self.ownership),
+            rows=rows,
+            candidates=Candidates(settings, self.bucket, self.upstream, self.clock, self.metrics),
             flights=self.flights,
             fills=fills,
-            ownership=self.ownership,
-            clock=self.clock,
-            metrics=self.metrics,
         )
-        self.ownership.on_stored = self.locator.stored
+        self.ownership.on_stored = rows.stored
         stack.push_async_callback(self.flights.drain, settings.drain_timeout)
         retries = asyncio.create_task(self.ownership.run(), name="kept clips")
         stack.push_async_callback(_cancel, retries)

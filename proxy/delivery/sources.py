@@ -55,6 +55,10 @@ class Source(Protocol):
         """Open the clip's bytes; `start` < 0 asks for that many last bytes."""
         ...
 
+    async def ask(self) -> ClipFacts:
+        """What the clip is, without opening it. Raises what `open` raises."""
+        ...
+
     def facts(self, head: BodyHead, length: int) -> ClipFacts:
         """What the clip is, now that its length is known."""
         ...
@@ -88,6 +92,11 @@ class UpstreamSource:
     ) -> ByteStream:
         """Open the clip at its URL."""
         return await self.upstream.open(self.url, start, stop, validator=validator)
+
+    async def ask(self) -> ClipFacts:
+        """Facts from the head alone."""
+        head = await self.upstream.head_info(self.url)
+        return self.facts(head, head.total or self.row.content_length or 0)
 
     def facts(self, head: BodyHead, length: int) -> ClipFacts:
         """Facts from the URL's path and the length. Raises NotAClip on another length than told."""
@@ -147,8 +156,8 @@ class BucketSource:
             raise ObjectMissing(msg)
         return facts
 
-    async def head(self) -> ClipFacts:
-        """Facts without opening the object. Raises ObjectMissing."""
+    async def ask(self) -> ClipFacts:
+        """Facts by one HEAD. Raises ObjectMissing."""
         info = await self.bucket.head(keys.clip_key(self.request_id))
         if info is None:
             raise ObjectMissing

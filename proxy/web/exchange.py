@@ -78,7 +78,7 @@ class Exchange:
 
     def sent(self, status: int, tier: str) -> Sent:
         """Count a reply that went out whole."""
-        self._metrics.requests.labels(status, tier).inc()
+        self._metrics.replies(status, tier).inc()
         return Sent(keep_alive=self.request.keep_alive)
 
     async def send_plain(self, status: int, block: bytes, body: bytes = b"") -> Sent:

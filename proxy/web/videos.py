@@ -7,15 +7,15 @@ from, how a range is parsed, or which other addresses there are.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from urllib.parse import parse_qs
 
-from proxy.delivery.locate import Locator
+from proxy.delivery.locate import Known, Locator
 from proxy.delivery.send import Sender
 from proxy.delivery.view import View, Wanted
 from proxy.delivery.viewer import ViewerSocket
 from proxy.errors import FirstviewError, Overloaded, ViewerLeft, ViewerStalled
-from proxy.records import ClipFacts
 from proxy.settings import Settings
 from proxy.telemetry.metrics import Metrics
 from proxy.web import headers, ranges
@@ -40,24 +40,26 @@ class Videos:
         self._max_viewers = settings.max_viewers
         self.policy = ReplyPolicy(settings.cache_control, settings.cors_origin)
         self._viewers = 0
+        self._debugging = settings.log_level.lower() == "debug"
+        self._sent_bytes = functools.cache(metrics.sent_bytes.labels)  # tiers are few
 
     async def answer(self, exchange: Exchange, request_id: str, query: str) -> Sent:
         """Answer one request. Raises any FirstviewError before the first byte is sent."""
         request = exchange.request
         if request.method == "HEAD":
-            facts = await self._locator.facts(request_id)
-            decided = plan(request.headers, facts, method="HEAD")
-            return await self._send_head(exchange, facts, decided, query)
+            known = await self._locator.facts(request_id)
+            decided = plan(request.headers, known.facts, method="HEAD")
+            return await self._send_head(exchange, known, decided, query)
         file = self._locator.hot(request_id)
         if file is not None:
             view = View(facts=file.facts, tier=file.tier, file=file.acquire())
             return await self._send_view(exchange, view, query)
         if any(name in request.headers for name in _CONDITIONS):
-            known = await self._locator.known(request_id)
-            if known is not None:
-                decided = plan(request.headers, known, method="GET")
+            near = await self._locator.known(request_id)
+            if near is not None:
+                decided = plan(request.headers, near.facts, method="GET")
                 if not decided.segments:
-                    return await self._send_head(exchange, known, decided, query)
+                    return await self._send_head(exchange, near, decided, query)
         if self._viewers >= self._max_viewers:
             self._metrics.shed.labels("max_viewers").inc()
             raise Overloaded
@@ -77,13 +79,17 @@ class Videos:
 
     # -- sending ---
 
-    async def _send_head(
-        self, exchange: Exchange, facts: ClipFacts, decided: Plan, query: str
-    ) -> Sent:
-        stable = headers.stable_fields(self.policy, facts)
-        extra = [*decided.fields, *exchange.fields(), *_download(query, facts.request_id)]
+    async def _send_head(self, exchange: Exchange, known: Known, decided: Plan, query: str) -> Sent:
+        tier: Tier = known.tier  # type: ignore[assignment]
+        extra = [
+            *decided.fields,
+            ("Cache-Status", headers.cache_status(tier, hit=known.hit)),
+            *exchange.fields(),
+            *_download(query, known.facts.request_id),
+        ]
+        stable = headers.stable_fields(self.policy, known.facts)
         await exchange.viewer().send(headers.head(decided.status, stable, extra))
-        return exchange.sent(decided.status, "none")
+        return exchange.sent(decided.status, known.tier)
 
     async def _send_view(self, exchange: Exchange, view: View, query: str) -> Sent:
         try:
@@ -96,7 +102,8 @@ class Videos:
                 *_download(query, view.facts.request_id),
             ]
             head = headers.head(decided.status, self._stable(view), extra)
-            exchange.begun(decided.status, view.facts.request_id, cache_status)
+            if self._debugging:
+                exchange.begun(decided.status, view.facts.request_id, cache_status)
             viewer = exchange.viewer()
             before = viewer.sent
             try:
@@ -108,7 +115,7 @@ class Videos:
                 raise
             finally:
                 sent = max(0, viewer.sent - before - len(head))
-                self._metrics.sent_bytes.labels(view.tier).inc(sent)
+                self._sent_bytes(view.tier).inc(sent)
         finally:
             view.release()
         return exchange.sent(decided.status, view.tier)

@@ -1,0 +1,88 @@
+"""Near: whole clips on this machine, whether open, kept, cached, or the local bucket's own.
+
+Belongs here: the order of the places that need no network, and keeping a clip that was found open.
+Must not know: sources, flights, HTTP.
+"""
+
+from __future__ import annotations
+
+from proxy.delivery import identity
+from proxy.delivery.own import Ownership
+from proxy.records import Generation
+from proxy.storage import keys
+from proxy.storage.bucket import Bucket
+from proxy.storage.disk_cache import DiskCache
+from proxy.storage.open_files import OpenFile, OpenFiles
+
+
+class Near:
+    """The places of this machine. Whoever is given a file by `open` releases it."""
+
+    def __init__(
+        self, bucket: Bucket, disk: DiskCache, files: OpenFiles, ownership: Ownership
+    ) -> None:
+        """Take the places."""
+        self._bucket = bucket
+        self._disk = disk
+        self._files = files
+        self._ownership = ownership
+
+    def hot(self, request_id: str) -> OpenFile | None:
+        """A clip that is open already; counts as use."""
+        self._disk.touch(request_id)  # or the clip that everyone views would be evicted first
+        return self._files.get(request_id)
+
+    def present(self, request_id: str) -> OpenFile | None:
+        """A clip that is open already, or kept for its bucket; not acquired."""
+        return self._files.get(request_id) or self._ownership.kept(request_id)
+
+    def __contains__(self, request_id: str) -> bool:
+        """Whether a whole clip seems to be here, as far as memory tells."""
+        return self.present(request_id) is not None or request_id in self._disk
+
+    async def open(self, request_id: str, row: Generation | None) -> OpenFile | None:
+        """A whole clip, whatever the catalog means by its id; acquired for the caller."""
+        file = self.present(request_id)
+        if file is not None:
+            self._disk.touch(request_id)
+            return file.acquire()
+        file = await self._disk.open(request_id)
+        if file is None and self._bucket.is_local:
+            file = await self._open_object(request_id, row)
+        if file is None:
+            return None
+        present = self._files.get(request_id)
+        if present is not None:  # another request opened it meanwhile
+            file.release()
+            return present.acquire()
+        self._files.put(request_id, file)
+        return file.acquire()
+
+    async def _open_object(self, request_id: str, row: Generation | None) -> OpenFile | None:
+        found = await self._bucket.open_local(keys.clip_key(request_id))
+        if found is None:
+            return None
+        facts = identity.facts_from_object(
+            request_id,
+            row,
+            size=found.info.size,
+            object_etag=found.info.etag,
+            last_modified=found.info.last_modified,
+            metadata=found.info.metadata,
+        )
+        file = OpenFile(found.fd, facts, "bucket")
+        if facts.length == 0 or (row is not None and not identity.same_clip(row, facts)):
+            file.release()
+            return None
+        self._ownership.adopted(row, facts)
+        return file
+
+    def doubt(self, request_id: str) -> None:
+        """A clip's open file was not what it should be: look at what is there at the next view."""
+        self._files.drop(request_id)
+
+    async def forget(self, request_id: str) -> None:
+        """Nothing of the id's former clip is found here from now on."""
+        self._files.drop(request_id)
+        await self._ownership.disown(request_id)
+        await self._disk.remove(request_id)
