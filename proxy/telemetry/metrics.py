@@ -6,6 +6,8 @@ counts, so that tests read their own numbers.
 
 from __future__ import annotations
 
+import functools
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 _FIRST_BYTE = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
@@ -23,6 +25,7 @@ class Metrics:
             ["status", "tier"],
             registry=registry,
         )
+        self.replies = functools.cache(self.requests.labels)
         self.sent_bytes = Counter(
             "firstview_sent_bytes", "Bytes of clips sent to viewers.", ["tier"], registry=registry
         )
