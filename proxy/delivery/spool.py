@@ -17,12 +17,15 @@ import errno
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from pathlib import Path
+from typing import TypeVar
 
 from proxy.delivery.watermark import Watermark
 from proxy.errors import DiskExhausted, FirstviewError, SourceUnavailable
+
+T = TypeVar("T")
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EMFILE}
 
@@ -60,8 +63,15 @@ class Spool:
         Raises DiskExhausted when there is no room, SourceUnavailable when another process of
         this machine is filling the same clip.
         """
-        loop = asyncio.get_running_loop()
-        return cls(path, await loop.run_in_executor(executor, _create, path), executor)
+        opening = asyncio.get_running_loop().run_in_executor(executor, _create, path)
+        try:
+            fd = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            await asyncio.wait({opening})
+            if opening.exception() is None:
+                executor.submit(_undo, path, opening.result())
+            raise
+        return cls(path, fd, executor)
 
     # -- the filler ---
 
@@ -70,8 +80,7 @@ class Spool:
 
         Raises DiskExhausted with the file as it was before, CorruptClip past the length.
         """
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._executor, self._write, chunk)
+        await self._in_thread(lambda: self._write(chunk))
         self.mark.advance(len(chunk))
         self._wake()
 
@@ -115,9 +124,8 @@ class Spool:
 
     async def head(self, count: int) -> bytes:
         """Return up to `count` first bytes of what has been written."""
-        loop = asyncio.get_running_loop()
         size = min(count, self.mark.written)
-        return await loop.run_in_executor(self._executor, os.pread, self.fd, size, 0)
+        return await self._in_thread(lambda: os.pread(self.fd, size, 0))
 
     async def remove(self) -> None:
         """Take the file's name away, once; viewers who still read it keep their bytes.
@@ -127,8 +135,7 @@ class Spool:
         if not self._named:
             return
         self._named = False
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._executor, lambda: self.path.unlink(missing_ok=True))
+        await self._in_thread(lambda: self.path.unlink(missing_ok=True))
 
     # -- the viewers ---
 
@@ -162,6 +169,19 @@ class Spool:
 
     # -- its life ---
 
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        """Do what blocks in a thread; whoever is cancelled waits for its end all the same.
+
+        The descriptor is closed next, and its number may be another clip's a moment later.
+        """
+        doing = asyncio.get_running_loop().run_in_executor(self._executor, work)
+        try:
+            return await asyncio.shield(doing)
+        except asyncio.CancelledError:
+            await asyncio.wait({doing})
+            doing.exception()  # retrieved: there is nobody left to tell
+            raise
+
     def acquire(self) -> None:
         """Keep the descriptor open for one more user."""
         self._users += 1
@@ -191,6 +211,11 @@ def _create(path: Path) -> int:
                 os.close(fd)
                 raise
             os.close(fd)
+
+
+def _undo(path: Path, fd: int) -> None:
+    path.unlink(missing_ok=True)
+    os.close(fd)
 
 
 def _is_named(fd: int, path: Path) -> bool:
