@@ -54,9 +54,12 @@ def _run(options: Options, cores: Cores) -> Iterator[Outcome]:
     if warm_ones:
         yield from _warm(warm_ones, options, cores)
     for name in options.scenarios:
-        if name in {"cold", "crowd", "memory"}:
+        if name not in warm.BLOCKS:
             with tempfile.TemporaryDirectory(prefix="bench-", dir=options.work_dir) as folder:
-                yield _cold(name, Path(folder), options, cores)
+                if name == "cold-shared":
+                    yield _shared(name, Path(folder), options, cores)
+                else:
+                    yield _cold(name, Path(folder), options, cores)
 
 
 def _warm(names: list[str], options: Options, cores: Cores) -> Iterator[Outcome]:
@@ -70,6 +73,15 @@ def _warm(names: list[str], options: Options, cores: Cores) -> Iterator[Outcome]
                 yield warm.measure(name, pair, options, cores)
 
 
+def _shared(name: str, home: Path, options: Options, cores: Cores) -> Outcome:
+    """The same on all cores at once, the load included: a process with threads may use them."""
+    os.sched_setaffinity(0, cores.server | cores.load)
+    try:
+        return _cold(name, home, options, Cores.shared())
+    finally:
+        os.sched_setaffinity(0, cores.load)
+
+
 def _cold(name: str, home: Path, options: Options, cores: Cores) -> Outcome:
     (home / "files").mkdir()
     if name == "memory":
@@ -79,10 +91,11 @@ def _cold(name: str, home: Path, options: Options, cores: Cores) -> Outcome:
         with running(home, cores, memory.ids(count), settings) as pair:
             return memory.measure(pair, count, options)
     write_clip(home / "files" / "clip15.mp4", cold.LENGTH)
-    ids = cold.cold_ids(options) if name == "cold" else cold.crowd_ids(options)
-    with running(home, cores, ids) as pair:
-        measure = cold.measure_cold if name == "cold" else cold.measure_crowd
-        return measure(pair, options)
+    if name == "crowd":
+        with running(home, cores, cold.crowd_ids(options)) as pair:
+            return cold.measure_crowd(pair, options)
+    with running(home, cores, cold.cold_ids(options)) as pair:
+        return cold.measure_cold(name, cores.note, pair, options)
 
 
 if __name__ == "__main__":

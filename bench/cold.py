@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 
+from bench.machine import touch_memory
 from bench.plan import Options
 from bench.results import MIB, Mark, Outcome, Round, Sample
 from bench.servers import Pair, Server
@@ -17,6 +19,7 @@ LENGTH = 15 * MIB
 CONNECTIONS = 8
 _MARK = Mark(1.0, at_least=True)
 _LIMIT = 60.0
+_TOUCH = 1024 * MIB
 _STORED = "firstview_stored_total"
 
 
@@ -36,17 +39,17 @@ def _turn_ids(turn: int, count: int) -> list[str]:
     return [f"clip15-cold{turn}x{number}" for number in range(count)]
 
 
-def measure_cold(pair: Pair, options: Options) -> Outcome:
+def measure_cold(name: str, where: str, pair: Pair, options: Options) -> Outcome:
     """Each clip once, until the last viewer has all its bytes; then until the last is stored."""
     rounds = []
     for turn in range(options.rounds + 1):
         paths = [f"/videos/{name}.mp4" for name in _turn_ids(turn, options.cold_clips)]
-        found = Round(*(_cold(server, paths) for server in (pair.nginx, pair.firstview)))
+        found = Round(*(_cold(server, paths, pair.home) for server in _both(pair)))
         if turn:
             rounds.append(found)
     asked, wanted = pair.asked(), 2 * options.cold_clips * (options.rounds + 1)
     outcome = Outcome(
-        "cold", f"cold distinct 15 MiB clips, {CONNECTIONS} connections", _MARK, rounds
+        name, f"cold distinct 15 MiB clips, {CONNECTIONS} connections; {where}", _MARK, rounds
     )
     outcome.notes.append(f"upstream GETs: {asked} for {wanted} misses")
     outcome.notes.append(
@@ -55,8 +58,9 @@ def measure_cold(pair: Pair, options: Options) -> Outcome:
     return outcome
 
 
-def _cold(server: Server, paths: list[str]) -> Sample:
+def _cold(server: Server, paths: list[str], home: Path) -> Sample:
     os.sync()  # the other server's unwritten pages are not this one's burden
+    touch_memory(home, max(_TOUCH, 2 * LENGTH * len(paths)))
     stored = server.metric(_STORED) if server.admin_port else 0.0
     cpu, began = server.cpu(), time.perf_counter()
     seen = watch(server.port, paths, connections=CONNECTIONS, seconds=_LIMIT)
@@ -96,6 +100,7 @@ def _both(pair: Pair) -> tuple[Server, Server]:
 
 def _crowd(pair: Pair, server: Server, path: str, viewers: int) -> Sample:
     os.sync()
+    touch_memory(pair.home, _TOUCH)
     pair.asked()
     cpu, began = server.cpu(), time.perf_counter()
     seen = watch(server.port, [path] * viewers, connections=viewers, seconds=_LIMIT)

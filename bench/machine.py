@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _TICK = os.sysconf("SC_CLK_TCK")
+_TOUCHED = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,12 @@ class Cores:
         if upstream == load:
             note += ", which the upstream shares"
         return cls(server, load, upstream, note)
+
+    @classmethod
+    def shared(cls) -> Cores:
+        """Let everyone run everywhere."""
+        everyone = frozenset(os.sched_getaffinity(0))
+        return cls(everyone, everyone, everyone, f"{len(everyone)} cores, shared by all")
 
 
 def pinned(command: list[str], cores: frozenset[int]) -> list[str]:
@@ -66,3 +73,18 @@ def resident_bytes(pid: int) -> int:
 def free_bytes(path: Path) -> int:
     """Room on the disk below a directory."""
     return shutil.disk_usage(path).free
+
+
+def touch_memory(folder: Path, count: int) -> None:
+    """Use that many bytes of page cache, and free them again.
+
+    A virtual machine's memory that nobody has used for a while is taken from the host at the
+    first touch, which costs several times what writing a page does. Whoever is measured next
+    should not be the one who pays.
+    """
+    piece = b"\xaa" * _TOUCHED
+    path = folder / "touched"
+    with path.open("wb", buffering=0) as file:
+        for _ in range(-(-count // _TOUCHED)):
+            file.write(piece)
+    path.unlink()

@@ -16,6 +16,7 @@ SCENARIOS = (
     "range-64k",
     "range-1k",
     "cold",
+    "cold-shared",
     "crowd",
     "memory",
 )
