@@ -96,12 +96,11 @@ async def test_past_the_bound_only_joining_is_possible() -> None:
 
 async def test_one_who_asks_for_all_makes_it_no_longer_a_ranges_doing() -> None:
     flights, filling = Flights(2), Filling()
-    flight, _ = flights.join_or_start("clip", (), filling, by_range=True)
-    flights.join_or_start("clip", (), filling, by_range=True)
-    assert flight.by_range
-    flights.join_or_start("clip", (), filling, by_range=False)
-    flights.join_or_start("clip", (), filling, by_range=True)
-    assert not flight.by_range
+    seen = []
+    for by_range in (True, True, False, True):
+        flight, _ = flights.join_or_start("clip", (), filling, by_range=by_range)
+        seen.append(flight.by_range)
+    assert seen == [True, True, False, False]
     filling.go_on.set()
     await flights.drain(1)
 

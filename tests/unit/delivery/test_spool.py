@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from proxy.delivery import spool as module
 from proxy.delivery.spool import Spool
 from proxy.errors import DiskExhausted, SourceUnavailable
 
@@ -62,7 +61,7 @@ async def test_a_disk_that_refuses_is_no_room(
         raise OSError(number, os.strerror(number))
 
     with monkeypatch.context() as patch:
-        patch.setattr(module.os, "pwrite", refuse)
+        patch.setattr(os, "pwrite", refuse)
         with pytest.raises(DiskExhausted):
             await spool.append(b"67890")
     assert spool.mark.written == 5
@@ -77,7 +76,7 @@ async def test_short_writes_are_continued(
     path = tmp_path / "clip.part"
     spool = await Spool.create(path, executor)
     real = os.pwrite
-    monkeypatch.setattr(module.os, "pwrite", lambda fd, data, at: real(fd, data[:3], at))
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, at: real(fd, data[:3], at))
     await spool.append(b"0123456789")
     assert path.read_bytes() == b"0123456789"
     assert spool.mark.written == 10
@@ -96,7 +95,7 @@ async def test_a_write_that_is_cancelled_ends_before_its_file_is_closed(
         go_on.wait(10)
         return real(fd, data, at)
 
-    monkeypatch.setattr(module.os, "pwrite", slowly)
+    monkeypatch.setattr(os, "pwrite", slowly)
     ended = asyncio.Event()
 
     async def fill() -> None:
