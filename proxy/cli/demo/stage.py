@@ -177,6 +177,7 @@ def _settings(ports: Ports, data_dir: Path) -> Settings:
         public_url=f"http://{HOST}:{ports.public}",
         upstream_hosts=(HOST,),
         upstream_allow_insecure=True,
+        log_level="debug",  # the story is told from the replies' log entries
         disk_reserve=ByteSize(16 * 1024 * 1024),
         drain_timeout=_DRAIN,
     )
