@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from proxy.delivery import identity
-from proxy.errors import NotAClip, ObjectMissing
+from proxy.errors import NotAClip, ObjectMissing, SourceUnavailable
 from proxy.records import BodyHead, ByteStream, ClipFacts, Generation
 from proxy.storage import keys
 from proxy.storage.bucket import Bucket
@@ -94,9 +94,13 @@ class UpstreamSource:
         return await self.upstream.open(self.url, start, stop, validator=validator)
 
     async def ask(self) -> ClipFacts:
-        """Facts from the head alone."""
+        """Facts from the head alone. Raises SourceUnavailable if that does not tell the length."""
         head = await self.upstream.head_info(self.url)
-        return self.facts(head, head.total or self.row.content_length or 0)
+        length = head.total or self.row.content_length
+        if not length:
+            msg = "the source tells the clip's length only by sending all of it"
+            raise SourceUnavailable(msg)
+        return self.facts(head, length)
 
     def facts(self, head: BodyHead, length: int) -> ClipFacts:
         """Facts from the URL's path and the length. Raises NotAClip on another length than told."""

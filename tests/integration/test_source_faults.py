@@ -342,3 +342,56 @@ async def test_a_far_range_that_fails_is_served_by_the_fill(
         assert await first.rest() == DATA
     await origin.stored("clip")
     await nothing_is_left(origin)
+
+
+# -- HEAD, which starts no fill ---
+
+
+@pytest.mark.parametrize(
+    ("how", "status"),
+    [
+        (GOOD, 200),
+        (NO_TAG, 200),
+        (Behaviour(framing="chunked"), 200),
+        (Behaviour(framing="chunked", ranges="ignore"), 502),
+        (Behaviour(framing="close", ranges="ignore"), 502),
+        (Behaviour(body=b""), 502),
+        (Behaviour(content_type="text/html"), 502),
+        (Behaviour(status=404), 410),
+        (Behaviour(status=429), 503),
+        (Behaviour(status=500), 502),
+        (Behaviour(hang_up="rst"), 502),
+        (Behaviour(delay=FOREVER), 504),
+    ],
+    ids=[
+        "good",
+        "no ETag",
+        "chunked, ranges",
+        "chunked",
+        "no length",
+        "empty",
+        "HTML",
+        "404",
+        "429",
+        "500",
+        "resets",
+        "blocks",
+    ],
+)
+async def test_a_cold_head_says_what_is_known_or_that_nothing_is(
+    origin: Origin, how: Behaviour, status: int
+) -> None:
+    await origin.clip("clip", DATA, how)
+    async with raw_client(origin.app.public_port) as viewer:
+        reply = await viewer.get("/videos/clip.mp4", method="HEAD")
+    assert (reply.status, reply.body) == (status, b"")
+    if status == 200:
+        assert reply.head.length == END
+        etag = reply.head.fields["etag"]
+        response, _ = await origin.get("clip")
+        assert response.headers["ETag"] == etag
+        await origin.stored("clip")
+    else:
+        assert "etag" not in reply.head.fields
+        assert origin.leftovers() == []
+    await nothing_is_left(origin)
