@@ -24,6 +24,7 @@ import structlog
 from proxy.clock import Clock
 from proxy.delivery.body import Body
 from proxy.delivery.flights import Flight
+from proxy.delivery.patience import Patience
 from proxy.delivery.sources import Source
 from proxy.delivery.spool import Spool
 from proxy.errors import (
@@ -46,7 +47,6 @@ from proxy.telemetry.metrics import Metrics
 UNKNOWN_LENGTH = 64 * 1024 * 1024
 """Bytes reserved at first for a clip whose source does not say how long it is."""
 
-_MAX_BACKOFF = 5.0
 
 _WRITES_AT_ONCE = 8
 """As many as there are disk threads. More would only queue there, and every clip that is about to
@@ -239,7 +239,7 @@ class Fills:
             spool.expect_md5()
         if body.total is not None:
             upload = await self._land(flight, body, body.total, unowned)
-        patience = _Patience(self._settings, self._clock)
+        patience = Patience(self._settings, self._clock)
         while True:
             try:
                 await self._copy(body, spool, upload, reservation)
@@ -288,7 +288,7 @@ class Fills:
             raise SourceUnavailable(msg)
 
     async def _resume(
-        self, flight: Flight, body: Body, patience: _Patience, error: FirstviewError
+        self, flight: Flight, body: Body, patience: Patience, error: FirstviewError
     ) -> None:
         """Continue a broken body from the watermark, or raise what makes that impossible."""
         await body.close()
@@ -311,36 +311,6 @@ class Fills:
                 error = again
             else:
                 return
-
-
-class _Patience:
-    """How long a fill still waits for a new byte, and how long until the next try."""
-
-    def __init__(self, settings: Settings, clock: Clock) -> None:
-        self._settings = settings
-        self._clock = clock
-        self._position = -1
-        self._pause = 0.0
-        self._deadline = 0.0
-
-    @property
-    def left(self) -> float:
-        return self._deadline - self._clock.monotonic()
-
-    def progress(self, position: int) -> None:
-        """The body broke at a position: if that is a new one, patience begins anew."""
-        if position > self._position:
-            self._position = position
-            self._pause = 0.0
-            self._deadline = self._clock.monotonic() + self._settings.fill_stall_timeout
-
-    async def wait(self, error: FirstviewError) -> None:
-        """Sleep until the next try, the first of which is at once; raise `error` if too late."""
-        if self.left <= 0:
-            raise error
-        pause = min(self._pause, self.left)
-        await asyncio.sleep(pause / 2 + self._clock.jitter(pause / 2))
-        self._pause = min(max(self._settings.fill_resume_backoff, self._pause * 2), _MAX_BACKOFF)
 
 
 def _spool_of(flight: Flight) -> Spool:

@@ -19,79 +19,36 @@ import contextlib
 import os
 from collections.abc import Callable
 from concurrent.futures import Executor
-from datetime import datetime
 from pathlib import Path
-from typing import Protocol, TypeVar
 
 import structlog
 
 from proxy.clock import Clock
-from proxy.delivery import identity
 from proxy.delivery.commit import Commits, new_object
 from proxy.delivery.fill import Filled
 from proxy.delivery.flights import Flight
 from proxy.delivery.kept import Kept, find_kept
-from proxy.delivery.notes import Notes
-from proxy.delivery.sources import BucketSource, Source, UpstreamSource
+from proxy.delivery.ledger import Ledger, Rows, Superseded
+from proxy.delivery.shelf import Shelf
+from proxy.delivery.sources import Source, UpstreamSource
 from proxy.errors import (
     CatalogError,
     CorruptClip,
     FirstviewError,
     ObjectConflict,
-    ObjectMissing,
-    SourceRefused,
 )
-from proxy.records import CLIP_CONTENT_TYPE, ClipFacts, Generation, Status
+from proxy.records import ClipFacts, Generation, Status
 from proxy.settings import Settings
 from proxy.storage import keys
 from proxy.storage.bucket import Bucket, Upload
-from proxy.storage.disk_cache import DiskCache, Reservation
+from proxy.storage.disk_cache import DiskCache
 from proxy.storage.open_files import OpenFile, OpenFiles
 from proxy.telemetry.metrics import Metrics
 
 _RETRIES_AT_ONCE = 4
 _LOOK_AGAIN = 1.0
 
-T = TypeVar("T")
-
 log = structlog.get_logger()
-
-
-class Rows(Protocol):
-    """What ownership tells the catalog; `proxy.catalog.generations.Generations` keeps it."""
-
-    async def get(self, request_id: str) -> Generation | None:
-        """Return the row of an id."""
-        ...
-
-    async def note_source(
-        self, request_id: str, fal_url: str, facts: ClipFacts, content_type: str
-    ) -> object:
-        """Fix a clip's facts, the first time that its source is seen."""
-        ...
-
-    async def mark_stored(
-        self,
-        request_id: str,
-        fal_url: str | None,
-        facts: ClipFacts,
-        sha256: str | None,
-        at: datetime,
-    ) -> bool:
-        """Say that the bucket has the clip; False if the id means another clip by now."""
-        ...
-
-    async def note_missing(self, request_id: str) -> object:
-        """Say that the bucket turned out not to have it."""
-        ...
-
-    async def note_refusal(self, request_id: str, fal_url: str, at: datetime) -> object:
-        """Count a refusal by the source."""
-        ...
-
-
-class Superseded(Exception):
-    """The id means another clip by now; never leaves this file."""
 
 
 class Ownership:
@@ -113,17 +70,15 @@ class Ownership:
         """Take the parts it works with."""
         self._settings = settings
         self._bucket = bucket
-        self._rows = rows
         self._disk = disk
-        self._files = files
         self._spool_dir = spool_dir
-        self._executor = executor
         self._clock = clock
         self._metrics = metrics
         self.on_stored: Callable[[ClipFacts], None] = _nobody_asked
         """Told of every clip that has just been stored."""
         self._commits = Commits(settings, bucket, clock, metrics)
-        self._notes = Notes()
+        self._ledger = Ledger(rows, clock, metrics)
+        self._shelf = Shelf(disk, files, executor)
         self._kept: dict[str, Kept] = {}
         self._left_behind: list[str] = []
         self._wake = asyncio.Event()
@@ -135,10 +90,7 @@ class Ownership:
         """Fix the facts beside the reply, and begin the upload of a clip that is not ours yet."""
         if not isinstance(source, UpstreamSource):
             return None
-        self._notes.add(
-            facts.request_id,
-            lambda: self._rows.note_source(facts.request_id, source.url, facts, CLIP_CONTENT_TYPE),
-        )
+        self._ledger.source_seen(source, facts)
         path = self._spool_dir / f"{keys.spool_name(facts.request_id, source.name)}.part"
         return self._bucket.upload(new_object(facts, source.row.prompt_hash), path)
 
@@ -148,26 +100,12 @@ class Ownership:
 
     async def refused(self, source: Source, error: FirstviewError) -> None:
         """Let the catalog count what the source or the bucket does not have."""
-        if isinstance(source, UpstreamSource) and isinstance(error, SourceRefused):
-            request_id, url, now = source.row.request_id, source.url, self._clock.now()
-            self._notes.add(request_id, lambda: self._rows.note_refusal(request_id, url, now))
-        elif isinstance(source, BucketSource) and isinstance(error, ObjectMissing):
-            row = source.row
-            if row is not None and row.status is Status.STORED:
-                self._metrics.bucket_missing.inc()
-                self._notes.add(row.request_id, lambda: self._rows.note_missing(row.request_id))
+        self._ledger.refused(source, error)
 
     def adopted(self, row: Generation | None, facts: ClipFacts) -> None:
         """A local bucket has a clip: let the catalog know it, if it does not."""
         if row is None or row.status is not Status.STORED or row.etag is None:
-            self._note_stored(facts, None)
-
-    def _note_stored(self, facts: ClipFacts, sha256: str | None) -> None:
-        now = self._clock.now()
-        self._notes.add(
-            facts.request_id,
-            lambda: self._rows.mark_stored(facts.request_id, None, facts, sha256, now),
-        )
+            self._ledger.in_bucket(row, facts, None)
 
     async def take(self, filled: Filled) -> None:
         """Own a verified clip from here on. It is a hit already; its upload goes on beside."""
@@ -188,15 +126,15 @@ class Ownership:
             busy=True,
         )
         self._kept[kept.facts.request_id] = kept
-        await self._write(kept, durable=False)
+        await self._shelf.write(kept, durable=False)
         attempt = asyncio.create_task(self._attempt(kept), name=f"store {kept.facts.request_id}")
         self._attempts.add(attempt)
         attempt.add_done_callback(self._attempts.discard)
 
     async def _cache(self, filled: Filled, file: OpenFile) -> None:
         """A clip that came from the bucket: nothing to commit, only to keep near."""
-        if await self._place(filled.spool.path, file, filled.reservation):
-            self._note_stored(filled.facts, filled.sha256)
+        if await self._shelf.place(filled.spool.path, file, filled.reservation):
+            self._ledger.in_bucket(filled.source.row, filled.facts, filled.sha256)
 
     # -- what viewers ask ---
 
@@ -218,13 +156,13 @@ class Ownership:
         kept = self._kept.get(request_id)
         if kept is not None:
             kept.superseded = True
-            await self._discard(kept)
+            await self._shelf.discard(kept)
 
     # -- until it is done ---
 
     async def load(self) -> None:
         """Find what an earlier process left: whole clips are kept, everything else removed."""
-        spooled = await self._in_thread(lambda: find_kept(self._spool_dir))
+        spooled = await self._shelf.in_thread(lambda: find_kept(self._spool_dir))
         for found in spooled.whole:
             reservation = self._disk.claim(found.facts.length)
             self._kept[found.facts.request_id] = Kept.from_disk(found, reservation)
@@ -292,24 +230,14 @@ class Ownership:
         if not kept.committed:
             if kept.tries:
                 with contextlib.suppress(CatalogError):  # then the key's condition decides
-                    await self._confirm(kept)
-            await self._commits.commit(kept, lambda: self._confirm(kept))
+                    await self._ledger.confirm(kept)
+            await self._commits.commit(kept, lambda: self._ledger.confirm(kept))
             kept.committed = True
-        await self._notes.settled(facts.request_id)
-        meant = await self._rows.mark_stored(
-            facts.request_id, kept.fal_url, facts, kept.sha256, self._clock.now()
-        )
-        if kept.superseded or not meant:
-            raise Superseded
+        await self._ledger.stored(kept)
         self.on_stored(facts)
-        await self._settle(kept)
+        await self._shelf.settle(kept, linked=self._bucket.is_local)
+        await self._drop(kept)
         log.info("stored", request_id=facts.request_id, bytes=facts.length, sha256=kept.sha256)
-
-    async def _confirm(self, kept: Kept) -> None:
-        """Raise Superseded if the id means another clip by now, CatalogError if nobody knows."""
-        row = await self._rows.get(kept.facts.request_id)
-        if kept.superseded or (row is not None and not identity.same_clip(row, kept.facts)):
-            raise Superseded
 
     async def _postpone(self, kept: Kept, error: FirstviewError) -> None:
         if kept.superseded:
@@ -321,7 +249,7 @@ class Ownership:
         wait = wait / 2 + self._clock.jitter(wait / 2)
         kept.due = self._clock.monotonic() + wait
         if kept.tries == 1:  # it may have to outlive more than this process from here on
-            await self._write(kept, durable=True)
+            await self._shelf.write(kept, durable=True)
         self._metrics.store_failures.labels(error.slug).inc()
         log.warning(
             "kept on disk, will try again",
@@ -347,60 +275,17 @@ class Ownership:
         if kept.superseded:
             await self._drop(kept)
         else:
-            await self._settle(kept, local=False)
-
-    # -- the local copy's last place ---
-
-    async def _settle(self, kept: Kept, *, local: bool = True) -> None:
-        """Give the file its last place, with no moment in which the clip is in none."""
-        if local and self._bucket.is_local:
-            file = OpenFile(os.dup(kept.file.fd), kept.facts, "bucket")
-            self._files.put(kept.facts.request_id, file)
-        else:
-            file = OpenFile(os.dup(kept.file.fd), kept.facts, "disk")
-            await self._place(kept.path, file, kept.reservation)
-        await self._drop(kept)
-
-    async def _place(self, path: Path, file: OpenFile, reservation: Reservation) -> bool:
-        """Move a file into the disk cache; if that is impossible, it is not kept at all."""
-        request_id = file.facts.request_id
-        try:
-            await self._disk.adopt(path, file.facts, reservation)
-        except OSError as error:
-            log.warning("the disk cache failed", request_id=request_id, error=str(error))
-            reservation.release()
-            file.release()
-            await self._in_thread(lambda: path.unlink(missing_ok=True))
-            return False
-        if request_id in self._disk:
-            self._files.put(request_id, file)
-        else:  # evicted already
-            file.release()
-        return True
+            await self._shelf.settle(kept, linked=False)
+            await self._drop(kept)
 
     async def _drop(self, kept: Kept) -> None:
         """Forget a clip, and clear away what is left of it here and in the bucket."""
         upload, kept.upload = kept.upload, None
         if upload is not None:
             self._commits.abandon(upload)
-        await self._discard(kept)
+        await self._shelf.discard(kept)
         if self._kept.get(kept.facts.request_id) is kept:
             del self._kept[kept.facts.request_id]
-
-    async def _discard(self, kept: Kept) -> None:
-        if kept.discarded:
-            return
-        kept.discarded = True
-        kept.reservation.release()
-        await self._in_thread(kept.delete)
-        kept.file.release()  # and with it the lock: nobody makes a file of that name before this
-
-    async def _write(self, kept: Kept, *, durable: bool) -> None:
-        """Make the clip survive this process; a disk that refuses costs only that."""
-        try:
-            await self._in_thread(lambda: kept.write(durable=durable))
-        except OSError as error:
-            log.warning("a kept clip cannot outlive this process", error=str(error))
 
     async def close(self) -> None:
         """Let uploads and notes finish for a while; kept clips stay on disk for the next start."""
@@ -410,14 +295,11 @@ class Ownership:
             for attempt in late:
                 attempt.cancel()
             await asyncio.gather(*late, return_exceptions=True)
-        await self._notes.close(timeout)
+        await self._ledger.close(timeout)
         await self._commits.close([kept.upload for kept in self._kept.values() if kept.upload])
         for kept in self._kept.values():
             kept.file.release()
         self._kept.clear()
-
-    async def _in_thread(self, call: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._executor, call)
 
 
 def _nobody_asked(_facts: ClipFacts) -> None:

@@ -8,19 +8,17 @@ not know: HTTP heads, or why there is no room.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from dataclasses import dataclass
 
 from proxy.clock import Clock
+from proxy.delivery.patience import Patience
 from proxy.delivery.sources import Source
 from proxy.delivery.viewer import ViewerSocket
 from proxy.errors import CorruptClip, FirstviewError, SourceChanged, SourceUnavailable
 from proxy.media.boxes import TopBoxes
 from proxy.records import BodyHead, ByteStream
 from proxy.settings import Settings
-
-_MAX_BACKOFF = 5.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -71,21 +69,15 @@ class Through:
 
     async def send(self) -> None:
         """Send everything, resuming as a fill would. Raises what makes that impossible."""
-        pause, last = 0.0, self._held.stop
-        deadline = self._clock.monotonic() + self._settings.fill_stall_timeout
+        patience = Patience(self._settings, self._clock)
         while self._held.stop < self._stop:
             try:
                 await self._send_once()
             except FirstviewError as error:
                 if not error.retryable:
                     raise
-                if self._held.stop > last:
-                    last, pause = self._held.stop, 0.0
-                    deadline = self._clock.monotonic() + self._settings.fill_stall_timeout
-                if self._clock.monotonic() > deadline:
-                    raise
-                await asyncio.sleep(pause)
-                pause = min(max(self._settings.fill_resume_backoff, 2 * pause), _MAX_BACKOFF)
+                patience.progress(self._held.stop)
+                await patience.wait(error)
 
     async def _send_once(self) -> None:
         held = self._held

@@ -1,0 +1,115 @@
+"""The ledger: what the catalog is told of clips on their way, and in what order.
+
+Belongs here: which event becomes which note, and asking whether an id still means its clip. Must
+not know: the bucket, files, when anything is tried again.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Protocol
+
+from proxy.clock import Clock
+from proxy.delivery import identity
+from proxy.delivery.kept import Kept
+from proxy.delivery.notes import Notes
+from proxy.delivery.sources import BucketSource, Source, UpstreamSource
+from proxy.errors import FirstviewError, ObjectMissing, SourceRefused
+from proxy.records import CLIP_CONTENT_TYPE, ClipFacts, Generation, Status
+from proxy.telemetry.metrics import Metrics
+
+
+class Rows(Protocol):
+    """What ownership tells the catalog; `proxy.catalog.generations.Generations` keeps it."""
+
+    async def get(self, request_id: str) -> Generation | None:
+        """Return the row of an id."""
+        ...
+
+    async def note_source(
+        self, request_id: str, fal_url: str, facts: ClipFacts, content_type: str
+    ) -> object:
+        """Fix a clip's facts, the first time that its source is seen."""
+        ...
+
+    async def mark_stored(
+        self,
+        request_id: str,
+        fal_url: str | None,
+        facts: ClipFacts,
+        sha256: str | None,
+        at: datetime,
+    ) -> bool:
+        """Say that the bucket has the clip; False if the id means another clip by now."""
+        ...
+
+    async def note_missing(self, request_id: str) -> object:
+        """Say that the bucket turned out not to have it."""
+        ...
+
+    async def note_refusal(self, request_id: str, fal_url: str, at: datetime) -> object:
+        """Count a refusal by the source."""
+        ...
+
+
+class Superseded(Exception):
+    """The id means another clip by now; never leaves the delivery."""
+
+
+class Ledger:
+    """Tells the catalog. Notes are written beside the replies; `stored` is waited for."""
+
+    def __init__(self, rows: Rows, clock: Clock, metrics: Metrics) -> None:
+        """Take the catalog."""
+        self._rows = rows
+        self._clock = clock
+        self._metrics = metrics
+        self._notes = Notes()
+
+    def source_seen(self, source: UpstreamSource, facts: ClipFacts) -> None:
+        """Fix a clip's facts, the first time that its source is seen."""
+        self._notes.add(
+            facts.request_id,
+            lambda: self._rows.note_source(facts.request_id, source.url, facts, CLIP_CONTENT_TYPE),
+        )
+
+    def refused(self, source: Source, error: FirstviewError) -> None:
+        """Let the catalog count what the source or the bucket does not have."""
+        if isinstance(source, UpstreamSource) and isinstance(error, SourceRefused):
+            request_id, url, now = source.row.request_id, source.url, self._clock.now()
+            self._notes.add(request_id, lambda: self._rows.note_refusal(request_id, url, now))
+        elif isinstance(source, BucketSource) and isinstance(error, ObjectMissing):
+            row = source.row
+            if row is not None and row.status is Status.STORED:
+                self._metrics.bucket_missing.inc()
+                self._notes.add(row.request_id, lambda: self._rows.note_missing(row.request_id))
+
+    def in_bucket(self, row: Generation | None, facts: ClipFacts, sha256: str | None) -> None:
+        """The bucket has a clip, and `row` means that clip: let the catalog say so."""
+        url, now = row.fal_url if row is not None else None, self._clock.now()
+        self._notes.add(
+            facts.request_id,
+            lambda: self._rows.mark_stored(facts.request_id, url, facts, sha256, now),
+        )
+
+    async def stored(self, kept: Kept) -> None:
+        """Say that a clip is stored, after all that was said of it before.
+
+        Raises CatalogError, Superseded.
+        """
+        await self._notes.settled(kept.facts.request_id)
+        meant = await self._rows.mark_stored(
+            kept.facts.request_id, kept.fal_url, kept.facts, kept.sha256, self._clock.now()
+        )
+        if kept.superseded or not meant:
+            raise Superseded
+
+    async def confirm(self, kept: Kept) -> None:
+        """Raise Superseded if the id means another clip by now, CatalogError if nobody knows."""
+        row = await self._rows.get(kept.facts.request_id)
+        if kept.superseded or (row is not None and not identity.same_clip(row, kept.facts)):
+            raise Superseded
+
+    async def close(self, timeout: float) -> None:
+        """Let the notes be written for `timeout` seconds."""
+        await self._notes.close(timeout)

@@ -1,0 +1,80 @@
+"""The shelf: the local copy of a verified clip, from its spool file to its last place.
+
+Belongs here: writing beside it what it is, moving it, clearing it away; with no moment in which the
+clip can be read nowhere. Must not know: the bucket's protocol, the catalog, retries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import TypeVar
+
+import structlog
+
+from proxy.delivery.kept import Kept
+from proxy.storage.disk_cache import DiskCache, Reservation
+from proxy.storage.open_files import OpenFile, OpenFiles
+
+T = TypeVar("T")
+
+log = structlog.get_logger()
+
+
+class Shelf:
+    """Local copies, on their way to the disk cache or to a local bucket's own file."""
+
+    def __init__(self, disk: DiskCache, files: OpenFiles, executor: Executor) -> None:
+        """Take the places."""
+        self._disk = disk
+        self._files = files
+        self._executor = executor
+
+    async def write(self, kept: Kept, *, durable: bool) -> None:
+        """Make the clip survive this process; a disk that refuses costs only that."""
+        try:
+            await self.in_thread(lambda: kept.write(durable=durable))
+        except OSError as error:
+            log.warning("a kept clip cannot outlive this process", error=str(error))
+
+    async def settle(self, kept: Kept, *, linked: bool) -> None:
+        """Give the file its last place: the disk cache, unless the bucket has `linked` it."""
+        if linked:
+            file = OpenFile(os.dup(kept.file.fd), kept.facts, "bucket")
+            self._files.put(kept.facts.request_id, file)
+        else:
+            file = OpenFile(os.dup(kept.file.fd), kept.facts, "disk")
+            await self.place(kept.path, file, kept.reservation)
+
+    async def place(self, path: Path, file: OpenFile, reservation: Reservation) -> bool:
+        """Move a file into the disk cache; if that is impossible, it is not kept at all."""
+        request_id = file.facts.request_id
+        try:
+            await self._disk.adopt(path, file.facts, reservation)
+        except OSError as error:
+            log.warning("the disk cache failed", request_id=request_id, error=str(error))
+            reservation.release()
+            file.release()
+            await self.in_thread(lambda: path.unlink(missing_ok=True))
+            return False
+        if request_id in self._disk:
+            self._files.put(request_id, file)
+        else:  # evicted already
+            file.release()
+        return True
+
+    async def discard(self, kept: Kept) -> None:
+        """Clear a kept clip away; a second call does nothing."""
+        if kept.discarded:
+            return
+        kept.discarded = True
+        kept.reservation.release()
+        await self.in_thread(kept.delete)
+        kept.file.release()  # and with it the lock: nobody makes a file of that name before this
+
+    async def in_thread(self, call: Callable[[], T]) -> T:
+        """Run what blocks on the disk's threads."""
+        return await asyncio.get_running_loop().run_in_executor(self._executor, call)
