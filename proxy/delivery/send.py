@@ -22,6 +22,7 @@ from proxy.delivery.viewer import ViewerSocket
 from proxy.errors import (
     DiskExhausted,
     FirstviewError,
+    SourceChanged,
     SourceUnavailable,
     ViewerLeft,
     ViewerStalled,
@@ -82,7 +83,10 @@ class _Stretch:
     async def send(self) -> None:
         await self._send_beside()
         while self._position < self._stop:
-            await self._flight.ready()
+            facts = await self._flight.ready()
+            if facts.etag != self._view.facts.etag:
+                msg = "the source told one length with a range, and another with the whole clip"
+                raise SourceChanged(msg)
             if self._flight.spool is None:
                 await self._send_through()
                 return

@@ -289,31 +289,29 @@ async def test_a_range_of_a_fill_that_fails_is_reset_too(origin: Origin) -> None
     await nothing_is_left(origin)
 
 
-@pytest.mark.parametrize(
-    "how",
-    [
-        Behaviour(ranges="wrong-start"),
-        Behaviour(ranges="wrong-total"),
-        Behaviour(ranges="garbage"),
-        Behaviour(ranges="missing"),
-        Behaviour(ranges="multipart"),
-        Behaviour(ranges="ignore"),
-        Behaviour(reset_at=50_000),
-        Behaviour(cut_at=50_000),
-        Behaviour(cut_at=0),
-        Behaviour(stall_at=50_000),
-        Behaviour(length_lie=1000),
-        Behaviour(length_lie=-1000),
-        Behaviour(status=500),
-        Behaviour(status=404),
-        Behaviour(hang_up="rst"),
-        Behaviour(etag='"another"'),
-        Behaviour(body=HTML, content_type="text/html", ranges="ignore"),
-        Behaviour(framing="chunked-open"),
-        Behaviour(gzip=True),
-    ],
-    ids=repr,
-)
+FAR_FAULTS = [
+    Behaviour(ranges="wrong-start"),
+    Behaviour(ranges="wrong-total"),
+    Behaviour(ranges="garbage"),
+    Behaviour(ranges="missing"),
+    Behaviour(ranges="multipart"),
+    Behaviour(ranges="ignore"),
+    Behaviour(reset_at=50_000),
+    Behaviour(cut_at=50_000),
+    Behaviour(cut_at=0),
+    Behaviour(stall_at=50_000),
+    Behaviour(length_lie=1000),
+    Behaviour(length_lie=-1000),
+    Behaviour(status=500),
+    Behaviour(status=404),
+    Behaviour(hang_up="rst"),
+    Behaviour(etag='"another"'),
+    Behaviour(body=HTML, content_type="text/html", ranges="ignore"),
+    Behaviour(framing="chunked-open"),
+]
+
+
+@pytest.mark.parametrize("how", FAR_FAULTS, ids=repr)
 async def test_a_far_range_that_fails_is_served_by_the_fill(
     make_origin: MakeOrigin, how: Behaviour
 ) -> None:
@@ -340,6 +338,42 @@ async def test_a_far_range_that_fails_is_served_by_the_fill(
         begin.set()
         assert (head.status, await far.rest()) == (206, DATA[300_000:])
         assert await first.rest() == DATA
+    await origin.stored("clip")
+    await nothing_is_left(origin)
+
+
+@pytest.mark.parametrize(
+    "how", [how for how in FAR_FAULTS if how.ranges != "wrong-total"], ids=repr
+)
+async def test_a_cold_far_range_that_fails_is_served_by_the_fill(
+    make_origin: MakeOrigin, how: Behaviour
+) -> None:
+    """Peers 5, 34, 36: also when the range answers before the fill has begun."""
+    origin = await make_origin(seek_ahead="64KiB", **QUICK)
+    path = await origin.clip("clip", DATA, Behaviour(delay=0.2))
+    origin.fal.script(path, [how], of_ranges=True)
+    async with raw_client(origin.app.public_port) as far:
+        reply = await far.get("/videos/clip.mp4", {"Range": "bytes=300000-"})
+    assert {request.range for request in origin.fal.gets(path)} >= {None, "bytes=300000-"}
+    assert (reply.status, reply.end) == (206, "open")
+    assert reply.body == DATA[300_000:]
+    assert reply.head.fields["content-range"] == f"bytes 300000-{END - 1}/{END}"
+    whole, _ = await origin.get("clip")
+    assert whole.headers["ETag"] == reply.head.fields["etag"]
+    await origin.stored("clip")
+    await nothing_is_left(origin)
+
+
+async def test_a_range_that_told_another_length_is_not_continued_from_the_fill(
+    make_origin: MakeOrigin,
+) -> None:
+    origin = await make_origin(seek_ahead="64KiB", **QUICK)
+    path = await origin.clip("clip", DATA, Behaviour(delay=0.2))
+    lie = Behaviour(ranges="wrong-total", reset_at=50_000)
+    origin.fal.script(path, [lie], of_ranges=True)
+    async with raw_client(origin.app.public_port) as far:
+        reply = await far.get("/videos/clip.mp4", {"Range": "bytes=300000-399999"})
+    assert (reply.status, reply.is_complete, reply.end) == (206, False, "rst")
     await origin.stored("clip")
     await nothing_is_left(origin)
 

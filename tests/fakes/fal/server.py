@@ -43,6 +43,7 @@ class FakeFal:
         self._clips: dict[str, Data] = {}
         self._defaults: dict[str, Behaviour] = {}
         self._scripts: dict[str, deque[Behaviour]] = defaultdict(deque)
+        self._range_scripts: dict[str, deque[Behaviour]] = defaultdict(deque)
         self._records: list[Request] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._numbers = itertools.count(1)
@@ -68,9 +69,15 @@ class FakeFal:
         self._defaults[key] = behaviour or Behaviour()
         return self.url(path)
 
-    def script(self, path: str, behaviours: Iterable[Behaviour]) -> None:
-        """Answer the next requests for a path (of any method) so, one each; then as before."""
-        self._scripts["/" + path.lstrip("/")].extend(behaviours)
+    def script(
+        self, path: str, behaviours: Iterable[Behaviour], *, of_ranges: bool = False
+    ) -> None:
+        """Answer the next requests for a path (of any method) so, one each; then as before.
+
+        With `of_ranges` only those that carry a `Range`, whatever comes between them.
+        """
+        scripts = self._range_scripts if of_ranges else self._scripts
+        scripts["/" + path.lstrip("/")].extend(behaviours)
 
     def requests(self, path: str | None = None) -> list[Request]:
         """Return the requests so far, in order, for one path or for all."""
@@ -144,8 +151,7 @@ class FakeFal:
         if record.path == _RECORDS:
             return await wire.play(self._report(), Behaviour(), record)
         self._records.append(record)
-        queue = self._scripts.get(record.path)
-        how = queue.popleft() if queue else self._defaults.get(record.path, Behaviour())
+        how = self._next_behaviour(record)
         try:
             await wire.wait(how.delay)
             if how.hang_up is not None:
@@ -159,6 +165,13 @@ class FakeFal:
             raise
         record.finished = True
         return keep
+
+    def _next_behaviour(self, record: Request) -> Behaviour:
+        scripts = [self._range_scripts] if record.range is not None else []
+        for each in [*scripts, self._scripts]:
+            if queue := each.get(record.path):
+                return queue.popleft()
+        return self._defaults.get(record.path, Behaviour())
 
     def _report(self) -> Answer:
         body = json.dumps([asdict(record) for record in self._records]).encode()
