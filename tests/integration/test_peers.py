@@ -126,9 +126,14 @@ async def test_an_abrupt_disconnect_ends_its_handler(
         "reads nothing": Behaviour(),
         "cold": Behaviour(stall_at=0, stall_until=hold),
     }[behaviour]
-    await origin.clip("clip", large, how)
+    path = await origin.clip("clip", large, how)
+
+    async def has_been_asked() -> bool:
+        return bool(origin.fal.gets(path))
+
     async with raw_client(origin.app.public_port, buffer=16 * 1024) as viewer:
         await viewer.ask(path_of("clip"))
+        await wait_for(has_been_asked)
         await viewers(origin, 1)
         if behaviour != "cold":
             await viewer.head()
