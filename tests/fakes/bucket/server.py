@@ -117,6 +117,12 @@ class FaultyBucket:
         if runner is not None:
             await runner.cleanup()
 
+    async def quiet(self) -> None:
+        """Wait until no request is being answered: the late ones have landed by then."""
+        async with asyncio.timeout(20):
+            while any(self._at_once.values()):
+                await asyncio.sleep(0.01)
+
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         operation, key = operation_of(request.method, request.rel_url.raw_path, request.query)
         fault = find(self.faults, operation, key)
