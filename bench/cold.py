@@ -100,7 +100,7 @@ def _both(pair: Pair) -> tuple[Server, Server]:
 
 def _crowd(pair: Pair, server: Server, path: str, viewers: int) -> Sample:
     os.sync()
-    touch_memory(pair.home, _TOUCH)
+    touch_memory(pair.home, 8 * LENGTH)
     pair.asked()
     cpu, began = server.cpu(), time.perf_counter()
     seen = watch(server.port, [path] * viewers, connections=viewers, seconds=_LIMIT)

@@ -46,7 +46,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     add = parser.add_argument
     add("scenarios", nargs="*", metavar="SCENARIO", help=f"{', '.join(SCENARIOS)} (default: all)")
     add("--rounds", type=int, default=5, help="rounds of nginx, firstview (default: %(default)s)")
-    add("--seconds", type=int, default=3, help="length of one warm turn (default: %(default)s)")
+    add("--seconds", type=int, default=2, help="length of one warm turn (default: %(default)s)")
     add("--cold-clips", type=int, default=24, help="clips of one cold turn (default: %(default)s)")
     add("--crowd", type=int, default=500, help="viewers of one cold clip (default: %(default)s)")
     add("--fills", type=int, default=200, help="fills of the memory run (default: %(default)s)")
