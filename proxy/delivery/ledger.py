@@ -6,6 +6,7 @@ not know: the bucket, files, when anything is tried again.
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime
 from typing import Protocol
 
@@ -52,6 +53,11 @@ class Rows(Protocol):
         ...
 
 
+_SEEN_FOR = 1.0
+"""Seconds after which facts are noted before the clip is stored: most clips are stored by then,
+and one write says everything."""
+
+
 class Superseded(Exception):
     """The id means another clip by now; never leaves the delivery."""
 
@@ -65,13 +71,27 @@ class Ledger:
         self._clock = clock
         self._metrics = metrics
         self._notes = Notes()
+        self._seen: dict[str, asyncio.TimerHandle] = {}
 
     def source_seen(self, source: UpstreamSource, facts: ClipFacts) -> None:
-        """Fix a clip's facts, the first time that its source is seen."""
+        """Fix a clip's facts, unless it is stored in a moment anyway."""
+        self._said(facts.request_id)
+        self._seen[facts.request_id] = asyncio.get_running_loop().call_later(
+            _SEEN_FOR, self._note_source, source.url, facts
+        )
+
+    def _note_source(self, url: str, facts: ClipFacts) -> None:
+        self._said(facts.request_id)
         self._notes.add(
             facts.request_id,
-            lambda: self._rows.note_source(facts.request_id, source.url, facts, CLIP_CONTENT_TYPE),
+            lambda: self._rows.note_source(facts.request_id, url, facts, CLIP_CONTENT_TYPE),
         )
+
+    def _said(self, request_id: str) -> None:
+        """What was waiting to be said of a clip is said, or of no use any more."""
+        waiting = self._seen.pop(request_id, None)
+        if waiting is not None:
+            waiting.cancel()
 
     def refused(self, source: Source, error: FirstviewError) -> None:
         """Let the catalog count what the source or the bucket does not have."""
@@ -97,6 +117,7 @@ class Ledger:
 
         Raises CatalogError, Superseded.
         """
+        self._said(kept.facts.request_id)
         await self._notes.settled(kept.facts.request_id)
         meant = await self._rows.mark_stored(
             kept.facts.request_id, kept.fal_url, kept.facts, kept.sha256, self._clock.now()
@@ -112,4 +133,6 @@ class Ledger:
 
     async def close(self, timeout: float) -> None:
         """Let the notes be written for `timeout` seconds."""
+        for request_id in list(self._seen):
+            self._said(request_id)
         await self._notes.close(timeout)
