@@ -191,6 +191,8 @@ async def test_a_bucket_that_is_away_costs_neither_the_viewer_nor_the_clip_anyth
         metrics = await (await origin.client.get(origin.admin("/metrics"))).text()
         assert "firstview_kept_clips 2.0" in metrics
         await faulty_bucket.up()
+        await origin.stored("small")
+        await origin.stored("large")
         await in_the_end(origin, truth, "small", small)
         await in_the_end(origin, truth, "large", large)
         assert (origin.gets("small"), origin.gets("large")) == (1, 1)
