@@ -50,4 +50,4 @@ async def with_retries(
         tried = attempt.num
         with attempt:
             return await work()
-    raise AssertionError("a retry ends with a result or an error")  # pragma: no cover
+    raise AssertionError("a retry ends with a result or an error")
