@@ -77,11 +77,11 @@ class App:
         await asyncio.get_running_loop().run_in_executor(self._executor, _make, settings.data_dir)
         stack.callback(self.files.close)
         url = keys.database_url(settings.database_url.get_secret_value(), settings.data_dir)
-        catalog = await open_catalog(url)
-        stack.push_async_callback(catalog.close)
+        self.catalog = await open_catalog(url)
+        stack.push_async_callback(self.catalog.close)
         public = settings.public_url.rstrip("/")
         self.generations = Generations(
-            catalog, clip_url=lambda name: f"{public}{keys.clip_path(name)}", clock=self.clock
+            self.catalog, clip_url=lambda name: f"{public}{keys.clip_path(name)}", clock=self.clock
         )
         session = await stack.enter_async_context(_bucket_session(settings))
         bucket_url = keys.bucket_url(settings.bucket_url, settings.data_dir)
@@ -172,8 +172,8 @@ class App:
         self.metrics.disk_used.set(self.disk.used)
 
     async def _check_ready(self) -> None:
-        """Serving needs neither the catalog nor the bucket for hits; readiness says it of both."""
-        await self.generations.get("readyz")
+        """Hits need no catalog; everything else does. Raises CatalogUnavailable."""
+        await self.catalog.ping()
 
 
 @contextlib.asynccontextmanager

@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, overload
 from urllib.parse import urlsplit
 
 from proxy.catalog import transitions
@@ -57,6 +57,10 @@ class Outcome(StrEnum):
     UNCHANGED = "unchanged"
 
 
+@overload
+def source_path(url: str) -> str: ...
+@overload
+def source_path(url: None) -> None: ...
 def source_path(url: str | None) -> str | None:
     """What names the bytes behind a fal URL: its path. Hosts and signatures come and go."""
     return None if url is None else urlsplit(url).path

@@ -14,15 +14,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from urllib.parse import urlsplit
 
+from proxy.catalog.changes import source_path
 from proxy.records import BodyHead, ClipFacts, Generation
 from proxy.storage import keys
-
-
-def source_path(url: str) -> str:
-    """The part of a source URL that identifies its bytes."""
-    return urlsplit(url).path
 
 
 def etag_of(identity: str, length: int) -> str:

@@ -46,7 +46,6 @@ from proxy.storage.open_files import OpenFile, OpenFiles
 from proxy.telemetry.metrics import Metrics
 
 _RETRIES_AT_ONCE = 4
-_LOOK_AGAIN = 1.0
 
 log = structlog.get_logger()
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
+from proxy.catalog.changes import source_path
 from proxy.delivery import identity
 from proxy.errors import NotAClip, ObjectMissing, SourceUnavailable
 from proxy.records import BodyHead, ByteStream, ClipFacts, Generation
@@ -112,7 +113,7 @@ class UpstreamSource:
     @property
     def name(self) -> str:
         """The URL's path."""
-        return identity.source_path(self.url)
+        return source_path(self.url)
 
     @property
     def expected_length(self) -> int | None:

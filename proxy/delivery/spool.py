@@ -42,7 +42,7 @@ def disk_errors() -> Iterator[None]:
 
 
 class Spool:
-    """One clip's growing file. The first bytes, the digest and the watermark are kept with it."""
+    """One clip's growing file. The digest and the watermark are kept with it."""
 
     def __init__(self, path: Path, fd: int, executor: Executor) -> None:
         """Take an open, locked, empty file; use `create`."""
@@ -121,11 +121,6 @@ class Spool:
     def digest(self) -> hashlib._Hash:
         """A copy of the SHA-256 over what has been written so far."""
         return self._sha256.copy()
-
-    async def head(self, count: int) -> bytes:
-        """Return up to `count` first bytes of what has been written."""
-        size = min(count, self.mark.written)
-        return await self._in_thread(lambda: os.pread(self.fd, size, 0))
 
     async def remove(self) -> None:
         """Take the file's name away, once; viewers who still read it keep their bytes.

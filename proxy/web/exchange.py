@@ -53,7 +53,7 @@ class Exchange:
         """Fields that every reply carries; Server-Timing says how long it took to get here."""
         spent = time.perf_counter() - self._started
         fields = [
-            ("Server-Timing", f"origin;dur={spent * 1000:.1f}"),
+            ("Server-Timing", headers.server_timing([("origin", spent)])),
             ("X-Request-Id", self.id),
         ]
         request = self.request
