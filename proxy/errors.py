@@ -16,7 +16,8 @@ operating system in `delivery/spool.py` and `storage/disk_threads.py`.
     │   ├── BadRequest                 400
     │   ├── HeaderTooLarge             431
     │   ├── BodyTooLarge               413
-    │   └── Unauthorized               401
+    │   ├── Unauthorized               401
+    │   └── BadSignature               401  (a webhook that fal did not sign, or not now)
     ├── ClipError                      the clip cannot be had, and that is a fact about the clip
     │   ├── UnknownClip                404
     │   ├── ClipNotReady               404 + Retry-After
@@ -39,7 +40,9 @@ operating system in `delivery/spool.py` and `storage/disk_threads.py`.
     │   └── ObjectConflict             409, the key holds other bytes
     ├── CatalogError                   503
     │   ├── CatalogUnavailable         503, retryable
-    │   └── InvalidTransition          409
+    │   ├── InvalidTransition          409
+    │   └── LeaseLost                  409, the job is somebody else's by now
+    ├── SignersUnknown                 503 + Retry-After  (fal's public keys cannot be had)
     ├── Overloaded                     503 + Retry-After
     ├── DiskExhausted                  never leaves the corridor: the clip is streamed through
     ├── ViewerLeft                     never leaves `send`: there is nobody to tell
@@ -171,6 +174,17 @@ class Unauthorized(RequestError):
     def headers(self) -> dict[str, str]:
         """RFC 9110 §15.5.2: a 401 must carry WWW-Authenticate."""
         return {"WWW-Authenticate": 'Bearer realm="firstview"'}
+
+
+class BadSignature(RequestError):
+    """This webhook is not signed by fal, or not just now."""
+
+    status = 401
+    slug = "bad-signature"
+
+    def headers(self) -> dict[str, str]:
+        """RFC 9110 §15.5.2: a 401 must carry WWW-Authenticate."""
+        return {"WWW-Authenticate": 'Signature realm="fal"'}
 
 
 # --- the clip ---------------------------------------------------------------------------------
@@ -344,7 +358,24 @@ class InvalidTransition(CatalogError):
     retry_after = None
 
 
+class LeaseLost(CatalogError):
+    """The job's lease has run out: somebody else does it by now."""
+
+    status = 409
+    slug = "lease-lost"
+    retry_after = None
+
+
 # --- ourselves --------------------------------------------------------------------------------
+
+
+class SignersUnknown(FirstviewError):
+    """fal's public keys cannot be had, so its signature cannot be checked; try again shortly."""
+
+    status = 503
+    slug = "signers-unknown"
+    retryable = True
+    retry_after = 10
 
 
 class Overloaded(FirstviewError):

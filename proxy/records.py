@@ -1,7 +1,7 @@
 """The values that pass between the parts: frozen, without behaviour of their own.
 
-Belongs here: what a generation, a clip's facts and a source's answer are. Must not know: where
-they are kept, how they travel.
+Belongs here: what a generation, a job, a clip's facts and a source's answer are. Must not know:
+where they are kept, how they travel.
 """
 
 from __future__ import annotations
@@ -114,6 +114,75 @@ class BodyHead:
     framed: bool = True
     metadata: dict[str, str] | None = None
     """User metadata of an object, keys lower-case; None from a source that has no such thing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaFacts:
+    """What an mp4 says of itself: seconds, and pixels of its first video track."""
+
+    duration: float | None = None
+    width: int | None = None
+    height: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """What fal said of one request, understood: by a webhook, or when its API was asked.
+
+    Exactly one of three: `clips` (the clip itself first, then `<request_id>_2`, …), `failure`
+    (there will be no clip, and why), or `resolve` (there is a result, which has to be asked for).
+    """
+
+    request_id: str
+    clips: tuple[Registration, ...] = ()
+    failure: str | None = None
+    resolve: bool = False
+
+
+class JobKind(StrEnum):
+    """What a job does: `mirror` fills the bucket, `resolve` asks fal where the clip is."""
+
+    MIRROR = "mirror"
+    RESOLVE = "resolve"
+
+
+class JobState(StrEnum):
+    """Where a job stands. A job that is done is gone."""
+
+    DUE = "due"
+    WAITING = "waiting"
+    RUNNING = "running"
+    DEAD = "dead"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One row of the jobs table: work on one generation that survives every process.
+
+    `asked` puts it before the others: somebody wants the clip now. `expires_at` is when its source
+    is expected to delete it. `attempts` counts claims that failed. While it runs, `lease_owner`
+    names one claim of one worker, and whoever no longer holds that name may not report on it.
+    """
+
+    request_id: str
+    kind: JobKind
+    asked: bool = False
+    expires_at: datetime | None = None
+    created_at: datetime
+    due_at: datetime
+    attempts: int = 0
+    lease_owner: str | None = None
+    lease_until: datetime | None = None
+    last_error: str | None = None
+    dead_at: datetime | None = None
+
+    def state(self, now: datetime) -> JobState:
+        """Tell where it stands at `now`."""
+        if self.dead_at is not None:
+            return JobState.DEAD
+        if self.lease_until is not None and self.lease_until > now:
+            return JobState.RUNNING
+        return JobState.WAITING if self.due_at > now else JobState.DUE
 
 
 class ByteStream(Protocol):

@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, ByteSize, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AliasChoices,
+    BeforeValidator,
+    ByteSize,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from proxy.errors import SettingsError
@@ -152,6 +160,76 @@ class Settings(BaseSettings):
         "256MiB", "Free bytes always left on the disk; below, clips are streamed through."
     )
 
+    # webhooks and fal's API
+    fal_jwks_url: str = _setting(
+        "https://rest.fal.ai/.well-known/jwks.json", "Where fal publishes its webhooks' keys."
+    )
+    jwks_max_age: Seconds = _setting("24h", "Longest time that those keys are used unasked.")
+    jwks_refetch_wait: Seconds = _setting(
+        "1m", "Shortest time between two requests for those keys, whoever signs."
+    )
+    webhook_tolerance: Seconds = _setting(
+        "300s", "Longest difference between a webhook's timestamp and our clock."
+    )
+    webhook_max_bytes: Size = _setting("1MiB", "Largest body of a webhook.")
+    webhook_body_timeout: Seconds = _setting("10s", "Longest time that such a body may take.")
+    webhook_batch: int = _setting(64, "Webhooks that are written in one transaction at most.", ge=1)
+    webhook_queue: int = _setting(
+        1024, "Webhooks that wait for the catalog at once; beyond, they are answered 503.", ge=1
+    )
+    fal_key: SecretStr | None = _setting(
+        None,
+        "Key of fal's API, sent to fal's API hosts only; `FAL_KEY` is read too. Without one, fal is"
+        " never asked for a result.",
+        validation_alias=AliasChoices("fal_key", "FIRSTVIEW_FAL_KEY", "FAL_KEY"),
+    )
+    fal_queue_url: str = _setting("https://queue.fal.run", "fal's queue API.")
+    fal_api_url: str = _setting("https://api.fal.ai", "fal's platform API.")
+    fal_api_timeout: Seconds = _setting("10s", "Longest wait for an answer of fal's API.")
+    resolve_pause: Seconds = _setting(
+        "10s", "Time in which fal is not asked again for a result that it did not have."
+    )
+
+    # jobs
+    worker: bool = _setting(True, "Work on jobs inside `serve`; off: only `firstview worker` does.")
+    jobs_poll: Seconds = _setting("1s", "Longest wait before the jobs table is looked at again.")
+    job_lease: Seconds = _setting(
+        "60s", "Time after which a job of a process that died is taken over."
+    )
+    job_attempts: int = _setting(
+        12, "Failures after which a job is dead until it is retried.", ge=1
+    )
+    job_backoff: Seconds = _setting(
+        "5s", "First wait before a failed job is tried again; doubles, with full jitter."
+    )
+    job_backoff_max: Seconds = _setting("1h", "Longest such wait.")
+    mirror_concurrency: int = _setting(4, "Mirror jobs that one process runs at once.", ge=1)
+    mirror_bandwidth: Size | None = _setting(
+        None, "Bytes a second that one process reads for mirror jobs without viewers; unset: any."
+    )
+    resolve_concurrency: int = _setting(4, "Resolve jobs that one process runs at once.", ge=1)
+    upstream_expires_after: Seconds | None = _setting(
+        None, "Age at which fal deletes clips, if your account has one; older jobs then go first."
+    )
+    expiry_margin: Seconds = _setting(
+        "24h", "Time before that age from which a clip's job is preferred to newer ones."
+    )
+
+    # the sweep
+    sweep_every: Seconds = _setting("1h", "Time between two sweeps.")
+    sweep_after: Seconds = _setting("24h", "Age at which a clip that is not stored is mirrored.")
+    pending_after: Seconds = _setting(
+        "15m", "Age at which fal is asked for a generation that it has not reported."
+    )
+    check_rate: int = _setting(
+        60,
+        "Stored clips a minute that are looked for in the bucket, round and round; 0: none.",
+        ge=0,
+    )
+
+    # the catalog
+    keep_prompts: bool = _setting(False, "Keep prompts in the catalog, not only their hashes.")
+
     # the bucket
     single_put_max: Size = _setting("16MiB", "Largest clip sent to the bucket in one request.")
     part_size: Size = _setting(
@@ -226,6 +304,7 @@ class Settings(BaseSettings):
             problems.append("FIRSTVIEW_DATABASE_URL must start with sqlite:/// or postgresql://")
         if urlsplit(self.public_url).scheme not in {"http", "https"}:
             problems.append("FIRSTVIEW_PUBLIC_URL must start with http:// or https://")
+        problems += _fal_problems(self)
         if not self.upstream_hosts:
             problems.append("FIRSTVIEW_UPSTREAM_HOSTS must name at least one host")
         if self.part_size < 5 * 1024 * 1024:
@@ -233,6 +312,14 @@ class Settings(BaseSettings):
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+
+def _fal_problems(settings: Settings) -> list[str]:
+    """Say which of fal's addresses are no https; they get a key, or are believed."""
+    names = ("fal_jwks_url", "fal_queue_url", "fal_api_url")
+    allowed = {"https", "http"} if settings.upstream_allow_insecure else {"https"}
+    wrong = [name for name in names if urlsplit(getattr(settings, name)).scheme not in allowed]
+    return [f"FIRSTVIEW_{name.upper()} must start with https://" for name in wrong]
 
 
 def _bucket_problems(url: str) -> list[str]:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     Dialect,
@@ -17,14 +18,16 @@ from sqlalchemy import (
     Index,
     Integer,
     MetaData,
+    PrimaryKeyConstraint,
     String,
     Table,
     Text,
+    text,
 )
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from proxy.records import Status
+from proxy.records import JobKind, Status
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -74,6 +77,21 @@ class Moment(TypeDecorator[datetime]):
         if value is None:
             return None
         return value.astimezone(UTC) if isinstance(value, datetime) else from_microseconds(value)
+
+
+class KindText(TypeDecorator[JobKind]):
+    """A job's kind as its word."""
+
+    impl = String(16)
+    cache_ok = True
+
+    def process_bind_param(self, value: JobKind | None, dialect: Dialect) -> str | None:  # noqa: ARG002
+        """Write the word."""
+        return None if value is None else value.value
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> JobKind | None:  # noqa: ARG002
+        """Read the word."""
+        return None if value is None else JobKind(value)
 
 
 class StatusText(TypeDecorator[Status]):
@@ -129,5 +147,58 @@ generations = Table(
     Index("generations_by_time", "created_at", "request_id"),
     Index("generations_by_status", "status", "created_at", "request_id"),
     Index("generations_by_model", "model", "created_at", "request_id"),
-    Index("generations_by_prompt", "prompt_hash"),
+    Index("generations_by_model_and_status", "model", "status", "created_at", "request_id"),
+    Index("generations_by_prompt_and_time", "prompt_hash", "created_at", "request_id"),
+)
+
+_ALIVE = text("dead_at IS NULL")
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("request_id", _RequestId, nullable=False),
+    Column("kind", KindText, nullable=False),
+    Column("asked", Boolean, nullable=False, server_default=text("false")),
+    Column("expires_at", Moment),
+    Column("created_at", Moment, nullable=False),
+    # When it may be claimed (again): now, after a pause, or once its present lease has run out.
+    Column("due_at", Moment, nullable=False),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("lease_owner", Text),
+    Column("lease_until", Moment),
+    Column("last_error", Text),
+    Column("dead_at", Moment),
+    PrimaryKeyConstraint("request_id", "kind"),
+    CheckConstraint(
+        f"kind IN ({', '.join(repr(kind.value) for kind in JobKind)})", name="jobs_kind_is_known"
+    ),
+    # One for each way in which jobs are picked: asked for, close to expiry, newest.
+    Index(
+        "jobs_asked",
+        "kind",
+        "due_at",
+        sqlite_where=text("asked AND dead_at IS NULL"),
+        postgresql_where=text("asked AND dead_at IS NULL"),
+    ),
+    Index(
+        "jobs_by_expiry",
+        "kind",
+        "expires_at",
+        sqlite_where=text("expires_at IS NOT NULL AND dead_at IS NULL"),
+        postgresql_where=text("expires_at IS NOT NULL AND dead_at IS NULL"),
+    ),
+    Index("jobs_newest", "kind", "created_at", sqlite_where=_ALIVE, postgresql_where=_ALIVE),
+    Index("jobs_by_due", "kind", "due_at"),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    # What only one replica does at a time: its name, who does it until when, when it is due again,
+    # and how far it has come.
+    Column("name", String(32), primary_key=True),
+    Column("owner", Text),
+    Column("until", Moment),
+    Column("due_at", Moment),
+    Column("position", Text),
 )

@@ -118,6 +118,58 @@ class Metrics:
         self.evictions = Counter(
             "firstview_evictions", "Clips evicted from the disk cache.", registry=registry
         )
+        self.webhooks = Counter(
+            "firstview_webhooks",
+            "Webhooks of fal, by what became of them.",
+            ["result"],
+            registry=registry,
+        )
+        self.resolves = Counter(
+            "firstview_resolves",
+            "Questions to fal's API for a result, by what it answered.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.jobs_done = Counter(
+            "firstview_jobs_run",
+            "Jobs that were run, by what became of them.",
+            ["kind", "outcome"],
+            registry=registry,
+        )
+        self.jobs = Gauge(
+            "firstview_jobs",
+            "Jobs in the catalog, by where they stand.",
+            ["kind", "state"],
+            registry=registry,
+        )
+        self.oldest_due = Gauge(
+            "firstview_oldest_due_job_seconds",
+            "Time that the oldest job which could run has been waiting.",
+            ["kind"],
+            registry=registry,
+        )
+        self.swept = Counter(
+            "firstview_sweep_filed",
+            "Jobs that sweeps filed, by their reason.",
+            ["reason"],
+            registry=registry,
+        )
+        self.checked = Counter(
+            "firstview_bucket_checked",
+            "Stored clips that were looked for in the bucket, by what was found.",
+            ["result"],
+            registry=registry,
+        )
+        self.lost = Counter(
+            "firstview_lost",
+            "Clips found to be neither in the bucket nor at their source.",
+            registry=registry,
+        )
+        self.disowned = Counter(
+            "firstview_disowned_files",
+            "Files of the disk cache that were removed because the catalog means another clip.",
+            registry=registry,
+        )
         self.catalog_errors = Counter(
             "firstview_catalog_errors", "Catalog reads and writes that failed.", registry=registry
         )
