@@ -33,12 +33,24 @@ def selection() -> Select[*tuple[Any, ...]]:
 
 def behind(created_at: datetime, request_id: str) -> ColumnElement[bool]:
     """The rows that a listing, newest first, shows after this one."""
+    here, place = _position(created_at, request_id)
+    return here < place
+
+
+def not_behind(created_at: datetime, request_id: str) -> ColumnElement[bool]:
+    """The other rows: those that it shows before this one, and this one."""
+    here, place = _position(created_at, request_id)
+    return here >= place
+
+
+def _position(created_at: datetime, request_id: str) -> tuple[ColumnElement[Any], ...]:
+    """What places a row in such a listing: each row's own, and that of the one given."""
     table = generations.c
-    position = tuple_(
+    place = tuple_(
         bindparam(None, created_at, type_=table.created_at.type),
         bindparam(None, request_id, type_=table.request_id.type),
     )
-    return tuple_(table.created_at, table.request_id) < position
+    return tuple_(table.created_at, table.request_id), place
 
 
 def generation(row: Row[*tuple[Any, ...]]) -> Generation:

@@ -1,0 +1,243 @@
+"""Generations found by what is remembered of them: status, model, prompt, time, the id's beginning.
+
+Belongs here: which index answers which question, and how much one page may look at. Must not know:
+how a row changes, or who asks.
+
+Without `prefix` a listing runs by creation time, newest first, ids breaking ties; with it, by id,
+ascending: the ids with one beginning lie side by side there and nowhere else. Each question walks
+along exactly one index:
+
+    prefix                     primary key                        filters all the rest on the way
+    prompt                     generations_by_prompt_and_time     filters status, model on the way
+    model and status           generations_by_model_and_status    exact
+    model, or status, or none  generations_by_model, …_by_status, …_by_time    exact
+
+`since` and `until` narrow the walk itself wherever it runs by time. A walk that filters looks at no
+more than `MAX_LOOKED_AT` rows for one page, so no question is slow, however rare its answers are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Column, ColumnElement, Row, Select, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from proxy.catalog import cursors, prompts, rows
+from proxy.catalog.engine import Catalog
+from proxy.catalog.tables import generations
+from proxy.errors import BadRequest
+from proxy.records import REQUEST_ID, Generation, Status
+
+MAX_PAGE: Final = 500
+"""Generations that one page holds at most."""
+MAX_LOOKED_AT: Final = 1000
+"""Rows that one page looks at, where it has to look at rows that it then leaves out."""
+
+_BEHIND_ANY_ID: Final = "\x7f"
+"""Sorts after every character that an id may have."""
+_HASH: Final = re.compile(r"[0-9a-f]{64}")
+_NO_TEXT: Final = re.compile("[\0\ud800-\udfff]")
+_TABLE: Final = generations.c
+
+Found = Sequence[Row[*tuple[Any, ...]]]
+Condition = ColumnElement[bool]
+Place = tuple[datetime, str]
+"""A row's creation time and id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Generations in the listing's order, and where the next page starts (None: this was the last).
+
+    It can hold fewer than were asked for, even none, and still have a next one.
+    """
+
+    items: tuple[Generation, ...]
+    next: str | None
+
+
+class Search:
+    """Questions about many generations. Raises CatalogUnavailable when the database is away."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        """Take the open catalog."""
+        self._catalog = catalog
+
+    async def find(
+        self,
+        *,
+        status: Status | None = None,
+        model: str | None = None,
+        prefix: str = "",
+        prompt: str | None = None,
+        prompt_hash: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        after: str | None = None,
+        limit: int = 100,
+    ) -> Page:
+        """Return a page of the generations that fit all that is given.
+
+        `prefix` is the beginning of an id; `prompt` is hashed as registered prompts are;
+        `prompt_hash` is in hex; created at `since` or later, and before `until`, aware times;
+        `after` is a former page's `next`; `limit` is cut to 500. Raises BadRequest for an `after`
+        that never was a `next`, for a prefix that no id has, and for what is no hash or no text.
+        """
+        limit = max(1, min(limit, MAX_PAGE))
+        walk = _walk(
+            {"status": status, "model": _text("model", model)},
+            prefix=_prefix(prefix),
+            hashed=_hash(_text("prompt", prompt), prompt_hash),
+            between=(since, until),
+            place=None if after is None else cursors.read(after),
+        )
+
+        async def work(connection: AsyncConnection) -> tuple[Found, Place | None]:
+            stop: Place | None = None
+            if walk.left_out:
+                ends = (await connection.execute(walk.far_end())).all()
+                stop = (ends[0][0], ends[0][1]) if ends else None
+            return (await connection.execute(walk.page(stop, limit + 1))).all(), stop
+
+        found, stop = await self._catalog.read(work)
+        items = tuple(rows.generation(row) for row in found[:limit])
+        if len(found) > limit:
+            stop = (items[-1].created_at, items[-1].request_id)
+        return Page(items, None if stop is None else cursors.write(*stop))
+
+
+# --- the ways through the table -----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ByTime:
+    """Newest first, among the rows that `exactly` narrows an index to."""
+
+    exactly: tuple[Condition, ...] = ()
+    left_out: tuple[Condition, ...] = ()
+    since: datetime | None
+    until: datetime | None
+    after: Place | None
+
+    def far_end(self) -> Select[*tuple[Any, ...]]:
+        return _last_looked_at().where(*self._along(None)).order_by(*self._order())
+
+    def page(self, stop: Place | None, count: int) -> Select[*tuple[Any, ...]]:
+        where = (*self._along(stop), *self.left_out)
+        return rows.selection().where(*where).order_by(*self._order()).limit(count)
+
+    def _along(self, stop: Place | None) -> list[Condition]:
+        """One bound at either end: of two, a database may walk to the looser one."""
+        along = list(self.exactly)
+        if self.after is not None and (self.until is None or self.after[0] < self.until):
+            along.append(rows.behind(*self.after))
+        elif self.until is not None:
+            along.append(_TABLE.created_at < self.until)
+        if stop is not None:
+            along.append(rows.not_behind(*stop))
+        elif self.since is not None:
+            along.append(_TABLE.created_at >= self.since)
+        return along
+
+    @staticmethod
+    def _order() -> tuple[ColumnElement[Any], ...]:
+        return _TABLE.created_at.desc(), _TABLE.request_id.desc()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ById:
+    """The ids that begin with `prefix`, ascending."""
+
+    prefix: str
+    left_out: tuple[Condition, ...]
+    after: Place | None
+
+    def far_end(self) -> Select[*tuple[Any, ...]]:
+        return _last_looked_at().where(*self._along(None)).order_by(_TABLE.request_id)
+
+    def page(self, stop: Place | None, count: int) -> Select[*tuple[Any, ...]]:
+        where = (*self._along(stop), *self.left_out)
+        return rows.selection().where(*where).order_by(_TABLE.request_id).limit(count)
+
+    def _along(self, stop: Place | None) -> list[Condition]:
+        # A range, not LIKE: it uses the index, and "_" in ids is no wildcard.
+        last = self.prefix + _BEHIND_ANY_ID if stop is None else stop[1]
+        if self.after is not None and self.after[1] >= self.prefix:
+            return [_TABLE.request_id > self.after[1], _TABLE.request_id <= last]
+        return [_TABLE.request_id >= self.prefix, _TABLE.request_id <= last]
+
+
+def _walk(
+    equal: dict[str, Any],
+    *,
+    prefix: str,
+    hashed: str | None,
+    between: tuple[datetime | None, datetime | None],
+    place: Place | None,
+) -> _ByTime | _ById:
+    """Choose the index, by leaving the database no other."""
+    since, until = between
+    equal = {name: value for name, value in equal.items() if value is not None}
+    if prefix:
+        if hashed is not None:
+            equal["prompt_hash"] = hashed
+        hidden = [_hidden(name) == value for name, value in equal.items()]
+        if since is not None:
+            hidden.append(_hidden("created_at") >= since)
+        if until is not None:
+            hidden.append(_hidden("created_at") < until)
+        return _ById(prefix=prefix, left_out=tuple(hidden), after=place)
+    if hashed is not None:
+        return _ByTime(
+            exactly=(_TABLE.prompt_hash == hashed,),
+            left_out=tuple(_hidden(name) == value for name, value in equal.items()),
+            since=since,
+            until=until,
+            after=place,
+        )
+    exactly = tuple(_TABLE[name] == value for name, value in equal.items())
+    return _ByTime(exactly=exactly, since=since, until=until, after=place)
+
+
+def _hidden(name: str) -> ColumnElement[Any]:
+    """A column's value, out of sight of indexes: one that fits a filter may not fit the order."""
+    column: Column[Any] = _TABLE[name]
+    return func.coalesce(column, column)
+
+
+def _last_looked_at() -> Select[*tuple[Any, ...]]:
+    """The place at which a walk that leaves rows out has looked at enough of them."""
+    return select(_TABLE.created_at, _TABLE.request_id).offset(MAX_LOOKED_AT - 1).limit(1)
+
+
+# --- what is asked ------------------------------------------------------------------------------
+
+
+def _text(name: str, value: str | None) -> str | None:
+    if value is not None and _NO_TEXT.search(value):
+        raise BadRequest(f"{name} holds characters that no text may have")
+    return value
+
+
+def _prefix(prefix: str) -> str:
+    if prefix and REQUEST_ID.fullmatch(prefix) is None:
+        raise BadRequest("prefix: no request id begins like this")
+    return prefix
+
+
+def _hash(prompt: str | None, said: str | None) -> str | None:
+    if said is not None:
+        said = said.lower()
+        if _HASH.fullmatch(said) is None:
+            raise BadRequest("prompt_hash must be a SHA-256 in 64 hex digits")
+    if prompt is None:
+        return said
+    hashed = prompts.prompt_hash(prompt)
+    if said not in {None, hashed}:
+        raise BadRequest("prompt_hash is not that of the prompt")
+    return hashed
