@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import Row, Select, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from proxy.catalog import changes, cursors, rows
+from proxy.catalog import changes, rows
 from proxy.catalog.changes import Outcome
 from proxy.catalog.engine import Catalog, Work
 from proxy.catalog.prompts import prompt_hash
@@ -24,22 +24,9 @@ from proxy.clock import Clock
 from proxy.errors import CatalogUnavailable, UnknownClip
 from proxy.records import ClipFacts, Generation, Registration, Status
 
-MAX_PAGE: Final = 500
-"""Generations that one search returns at most."""
-
 T = TypeVar("T")
 
 _ATTEMPTS: Final = 10
-_BEHIND_ANY_ID: Final = "\x7f"
-"""Sorts after every character that an id may have."""
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Generations, newest first, and where the next page starts (None: this was the last)."""
-
-    items: tuple[Generation, ...]
-    next: str | None
 
 
 class Generations:
@@ -72,44 +59,14 @@ class Generations:
 
     async def count_by_status(self) -> dict[Status, int]:
         """Return how many generations have each status; every status is there."""
-        counting = select(generations.c.status, func.count()).group_by(generations.c.status)
-        found = {row[0]: row[1] for row in await self._read(counting)}
-        return dict.fromkeys(Status, 0) | found
-
-    async def search(
-        self,
-        *,
-        status: Status | None = None,
-        model: str | None = None,
-        prefix: str = "",
-        after: str | None = None,
-        limit: int = 100,
-    ) -> Page:
-        """Return generations by creation time, newest first; ids break ties, descending.
-
-        `prefix` is the beginning of an id; `after` is a former page's `next`; `limit` is cut to
-        500. Raises BadRequest for an `after` that never was a `next`.
-        """
-        limit = max(1, min(limit, MAX_PAGE))
-        table = generations.c
-        query = rows.selection().order_by(table.created_at.desc(), table.request_id.desc())
-        if status is not None:
-            query = query.where(table.status == status)
-        if model is not None:
-            query = query.where(table.model == model)
-        if prefix:
-            # A range, not LIKE: it uses the index, and "_" in ids is no wildcard.
-            query = query.where(
-                table.request_id >= prefix, table.request_id < prefix + _BEHIND_ANY_ID
-            )
-        if after is not None:
-            query = query.where(rows.behind(*cursors.read(after)))
-        found = await self._read(query.limit(limit + 1))
-        items = tuple(rows.generation(row) for row in found[:limit])
-        more = len(found) > limit
-        return Page(
-            items, cursors.write(items[-1].created_at, items[-1].request_id) if more else None
-        )
+        # Counting all of an index is far cheaper than grouping it, and most clips are stored.
+        others = [status for status in Status if status is not Status.STORED]
+        counts = [select(func.count()).where(generations.c.status == status) for status in others]
+        everything = select(func.count()).select_from(generations)
+        query = select(*(count.scalar_subquery() for count in (everything, *counts)))
+        [(total, *found)] = await self._read(query)
+        counted = dict(zip(others, found, strict=True))
+        return {status: counted.get(status, total - sum(found)) for status in Status}
 
     async def _read(self, query: Select[*tuple[Any, ...]]) -> Sequence[Row[*tuple[Any, ...]]]:
         async def work(connection: AsyncConnection) -> Sequence[Row[*tuple[Any, ...]]]:

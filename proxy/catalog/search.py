@@ -35,7 +35,7 @@ from proxy.records import REQUEST_ID, Generation, Status
 
 MAX_PAGE: Final = 500
 """Generations that one page holds at most."""
-MAX_LOOKED_AT: Final = 1000
+MAX_LOOKED_AT: Final = 500
 """Rows that one page looks at, where it has to look at rows that it then leaves out."""
 
 _BEHIND_ANY_ID: Final = "\x7f"

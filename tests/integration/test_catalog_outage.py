@@ -19,6 +19,7 @@ from blockbuster import BlockBuster
 from proxy.catalog.drivers import Limits
 from proxy.catalog.engine import open_catalog
 from proxy.catalog.generations import Generations
+from proxy.catalog.search import Search
 from proxy.errors import CatalogUnavailable
 from proxy.records import ClipFacts, Registration, Status
 from tests.fixtures import postgres
@@ -44,7 +45,7 @@ CALLS: dict[str, Callable[[Generations], Awaitable[object]]] = {
     "note_refusal": lambda g: g.note_refusal("a", URL, NOW),
     "mark_failed": lambda g: g.mark_failed("a", "why"),
     "count_by_status": lambda g: g.count_by_status(),
-    "search": lambda g: g.search(),
+    "search": lambda g: Search(g._catalog).find(),
 }
 
 
@@ -109,7 +110,7 @@ async def assert_all_unavailable(generations: Generations) -> None:
 async def test_a_stopped_server_is_unavailable_and_used_again_when_it_is_back(
     server: Private,
 ) -> None:
-    catalog = await open_catalog(server.url, LIMITS)
+    catalog = await open_catalog(server.url, LIMITS, migrate=True)
     generations = Generations(catalog, clip_url=str)
     await generations.register([Registration(request_id="a", fal_url=URL)])
     # fills the pool with connections that the stop will kill
@@ -126,7 +127,7 @@ async def test_a_stopped_server_is_unavailable_and_used_again_when_it_is_back(
 
 @pytest.mark.timeout(120)
 async def test_a_server_that_fell_silent_is_unavailable_in_time(server: Private) -> None:
-    catalog = await open_catalog(server.url, LIMITS)
+    catalog = await open_catalog(server.url, LIMITS, migrate=True)
     generations = Generations(catalog, clip_url=str)
     await asyncio.gather(*(generations.get("a") for _ in range(10)))
 
@@ -146,7 +147,7 @@ async def test_a_server_that_fell_silent_is_unavailable_in_time(server: Private)
 
 @pytest.mark.timeout(120)
 async def test_connections_killed_while_idle_are_replaced_unseen(server: Private) -> None:
-    catalog = await open_catalog(server.url, LIMITS)
+    catalog = await open_catalog(server.url, LIMITS, migrate=True)
     generations = Generations(catalog, clip_url=str)
     await asyncio.gather(*(generations.get("a") for _ in range(10)))
     await asyncio.to_thread(server.stop)
