@@ -1,7 +1,8 @@
 """Commit: bringing a verified local file into the bucket, and leaving nothing else there.
 
 Belongs here: what an upload's failures mean for its next try, what may be replaced, and the parts
-that earlier uploads left. Must not know: when a clip is tried again, the catalog, local files.
+that uploads of an earlier process left. Must not know: when a clip is tried again, the catalog,
+local files.
 """
 
 from __future__ import annotations
@@ -20,14 +21,11 @@ from proxy.errors import BucketError, BucketUnavailable, ObjectConflict
 from proxy.records import CLIP_CONTENT_TYPE, ClipFacts
 from proxy.settings import Settings
 from proxy.storage import keys
-from proxy.storage.bucket import Bucket, NewObject, Upload
+from proxy.storage.bucket import Bucket, NewObject, ObjectInfo, Upload
 from proxy.telemetry.metrics import Metrics
 
 CLOSING = 10.0
 """Seconds that uploads get at the end to be aborted; the next start looks for what they leave."""
-FORGOTTEN_AFTER = timedelta(days=1)
-"""An upload that was begun so long ago is nobody's any more, on whatever machine it began."""
-LOOK_EVERY = 6 * 3600.0
 _ABORTS = 8
 
 log = structlog.get_logger()
@@ -78,10 +76,13 @@ class Commits:
         self._metrics.stored_bytes.inc(kept.facts.length)
 
     async def _replace(self, kept: Kept, confirm: Callable[[], Awaitable[None]]) -> None:
-        """Replace only what we wrote ourselves for the id's former source; else ObjectConflict."""
+        """Replace only what we wrote ourselves; else ObjectConflict.
+
+        That is the clip of the id's former source, or this very clip with bytes that are not its
+        own any more: the upload has just compared them.
+        """
         info = await self._bucket.head(keys.clip_key(kept.facts.request_id))
-        theirs = None if info is None else info.metadata.get(keys.META_ETAG)
-        if info is not None and (theirs is None or theirs == kept.facts.etag):
+        if info is not None and not _is_ours(info):
             raise ObjectConflict
         await confirm()
         upload = self.begin(kept, None if info is None else info.etag)
@@ -109,23 +110,20 @@ class Commits:
     # -- what earlier processes left ---
 
     async def clear(self, request_ids: Iterable[str]) -> None:
-        """Abort what an earlier process of this machine left of these clips, then of all others.
+        """Abort what an earlier process of this machine left of these clips.
 
-        Runs until it is cancelled. Only uploads that are older than this process are touched, or
-        so old that nobody can be sending them.
+        Tried until the bucket lets it be done; only uploads that are older than this process are
+        touched. What nobody remembers is the sweep's.
         """
         for request_id in request_ids:
-            await self._until_done(keys.clip_key(request_id), None)
-        while True:
-            await self._until_done(keys.VIDEOS_PREFIX, FORGOTTEN_AFTER)
-            await asyncio.sleep(LOOK_EVERY)
+            await self._until_done(keys.clip_key(request_id))
 
-    async def _until_done(self, prefix: str, older_than: timedelta | None) -> None:
+    async def _until_done(self, prefix: str) -> None:
         wait = self._wait
         while True:
             age = timedelta(seconds=self._clock.monotonic() - self._began)
             try:
-                aborted = await self._bucket.abort_uploads(prefix, older_than or age)
+                aborted = await self._bucket.abort_uploads(prefix, age)
             except BucketError as error:
                 log.info("cannot look for unfinished uploads yet", detail=error.detail)
                 await asyncio.sleep(wait)
@@ -143,6 +141,10 @@ class Commits:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSING):
                 await asyncio.gather(*self._aborting, return_exceptions=True)
+
+
+def _is_ours(info: ObjectInfo) -> bool:
+    return info.altered or keys.META_ETAG in info.metadata
 
 
 def new_object(facts: ClipFacts, prompt_hash: str | None, replaces: str | None = None) -> NewObject:

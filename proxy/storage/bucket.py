@@ -21,7 +21,11 @@ from proxy.records import ByteStream
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectInfo:
-    """What a bucket says of one object. `etag` has no quotes; metadata keys are lower-case."""
+    """What a bucket says of one object. `etag` has no quotes; metadata keys are lower-case.
+
+    `altered`: firstview wrote this object, and its bytes were changed in place since, so that its
+    metadata is left out. Only files can be; in S3 whatever is written is another object.
+    """
 
     key: str
     size: int
@@ -29,6 +33,7 @@ class ObjectInfo:
     last_modified: datetime
     content_type: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    altered: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,6 +33,7 @@ from proxy.storage.object_record import (
     Record,
     describe,
     read_record,
+    was_altered,
 )
 
 
@@ -97,10 +98,11 @@ class ObjectFiles:
                 os.close(fd)
                 return None
             record = read_record(fd, keys.object_meta_path(self.root, key))
+            altered = record is None and was_altered(fd)
         except BaseException:
             os.close(fd)
             raise
-        return Found(fd, describe(key, stat, record), record)
+        return Found(fd, describe(key, stat, record, altered=altered), record)
 
     def head(self, key: str) -> ObjectInfo | None:
         """What is known of an object, None if there is none."""

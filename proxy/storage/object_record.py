@@ -102,7 +102,19 @@ def read_record(fd: int, sidecar: Path) -> Record | None:
     return record if record is not None and record.describes(stat) else None
 
 
-def describe(key: str, stat: os.stat_result, record: Record | None) -> ObjectInfo:
+def was_altered(fd: int) -> bool:
+    """Whether an open file has a record, made for other bytes than it holds now.
+
+    A sidecar cannot tell: an inode's number goes to the next file that needs one, which may be
+    somebody else's.
+    """
+    record = read_attribute(fd)
+    return record is not None and not record.describes(os.fstat(fd))
+
+
+def describe(
+    key: str, stat: os.stat_result, record: Record | None, *, altered: bool = False
+) -> ObjectInfo:
     """Say of a file what S3 would say of an object; one without a record is a normal object."""
     etag = f"{stat.st_size:x}-{stat.st_mtime_ns:x}" if record is None else record.etag
     return ObjectInfo(
@@ -112,6 +124,7 @@ def describe(key: str, stat: os.stat_result, record: Record | None) -> ObjectInf
         last_modified=datetime.fromtimestamp(stat.st_mtime_ns // 1_000_000_000, UTC),
         content_type=None if record is None else record.content_type,
         metadata={} if record is None else record.metadata,
+        altered=altered,
     )
 
 

@@ -31,20 +31,30 @@ async def same_object(
     parts_etag: str | None,
     md5: Callable[[], Awaitable[bytes]],
 ) -> bool:
-    """Compare by what proves most: SHA-256, MD5, the parts' ETag, and at last our own ETag.
+    """Compare by what the store itself has measured; what was written beside the bytes comes last.
 
     `headers` are those of the object's HEAD; `parts_etag` is the ETag that our parts would have;
-    `md5` computes the whole file's, and is called only if nothing cheaper decides. What cannot be
-    proved equal counts as different.
+    `md5` computes the whole file's. As many parts with another ETag are other bytes, unless a KMS
+    key hides them. What cannot be proved equal counts as different: at worst, an object of ours is
+    written once more.
     """
     if found.size != new.size:
         return False
-    if keys.META_SHA256 in found.metadata:
-        return found.metadata[keys.META_SHA256] == sha256
+    said = found.metadata.get(keys.META_SHA256)
+    if said not in {None, sha256}:
+        return False
     theirs = plain_md5(headers)
     if theirs is not None:
         return theirs == await md5()
     if parts_etag is not None and found.etag == parts_etag:
         return True
+    hidden = "kms" in headers.get("x-amz-server-side-encryption", "")
+    if parts_etag is not None and not hidden and _count(found.etag) == _count(parts_etag):
+        return False
     ours = new.metadata.get(keys.META_ETAG)
-    return ours is not None and found.metadata.get(keys.META_ETAG) == ours
+    return said is not None or (ours is not None and found.metadata.get(keys.META_ETAG) == ours)
+
+
+def _count(etag: str) -> str:
+    """How many parts an ETag speaks of, "" if it speaks of none."""
+    return etag.rpartition("-")[2] if "-" in etag else ""

@@ -282,7 +282,7 @@ async def test_a_clip_that_is_disowned_while_it_is_sent_leaves_nothing(stage: St
 
 async def test_bytes_that_are_not_ours_are_left_and_our_copy_stays_near(stage: Stage) -> None:
     async def theirs(_key: str) -> Any:
-        return type("Info", (), {"metadata": {}, "etag": "theirs"})()
+        return type("Info", (), {"metadata": {}, "etag": "theirs", "altered": False})()
 
     stage.bucket.failures = [ObjectConflict()]
     stage.bucket.head = theirs  # type: ignore[method-assign]

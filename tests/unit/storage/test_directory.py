@@ -124,7 +124,22 @@ async def test_a_file_that_was_changed_in_place_loses_its_metadata(
     assert found is not None
     assert (found.size, found.metadata) == (6, {})
     assert found.etag != ours.etag
+    # An inode's number may be somebody else's by now; an attribute goes where its file goes.
+    assert found.altered is use_xattrs
     await bucket.close()
+
+
+async def test_a_file_that_was_put_in_the_place_of_ours_is_somebody_elses(
+    bucket: DirectoryBucket, tmp_path: Path, source: Path
+) -> None:
+    ours = await put(bucket, source)
+    assert not ours.altered
+    path = tmp_path / "bucket" / KEY
+    path.unlink()
+    path.write_bytes(b"theirs")
+    found = await bucket.head(KEY)
+    assert found is not None
+    assert not found.altered
 
 
 async def test_a_file_that_the_owner_put_there_is_a_normal_object(
