@@ -15,6 +15,7 @@ operating system in `delivery/spool.py` and `storage/disk_threads.py`.
     │   ├── RangeNotSatisfiable        416 + Content-Range
     │   ├── BadRequest                 400
     │   ├── HeaderTooLarge             431
+    │   ├── RequestTimeout             408
     │   ├── BodyTooLarge               413
     │   ├── Unauthorized               401
     │   └── BadSignature               401  (a webhook that fal did not sign, or not now)
@@ -32,14 +33,17 @@ operating system in `delivery/spool.py` and `storage/disk_threads.py`.
     │   ├── SourceUntrusted            502  (off the allow-list, http, a private address)
     │   ├── NotAClip                   502  (HTML, JSON, empty, too large, no `ftyp`)
     │   ├── SourceChanged              502  (another validator, length or start when resuming)
-    │   └── CorruptClip                502  (length or digest disagree)
+    │   ├── CorruptClip                502  (length or digest disagree)
+    │   └── FalRefused                 503  (fal's API does not take our key)
     ├── BucketError                    503
     │   ├── BucketUnavailable          503, retryable
     │   ├── BucketRefused              503, credentials, policy or configuration
+    │   ├── StillKept                  503, the clip is safe here, the bucket or catalog away
     │   ├── ObjectMissing              404
     │   └── ObjectConflict             409, the key holds other bytes
     ├── CatalogError                   503
     │   ├── CatalogUnavailable         503, retryable
+    │   ├── SchemaOutdated             503, until somebody migrates it
     │   ├── InvalidTransition          409
     │   └── LeaseLost                  409, the job is somebody else's by now
     ├── SignersUnknown                 503 + Retry-After  (fal's public keys cannot be had)
@@ -156,6 +160,14 @@ class HeaderTooLarge(RequestError):
 
     status = 431
     slug = "header-too-large"
+
+
+class RequestTimeout(RequestError):
+    """The request's body took too long to arrive."""
+
+    status = 408
+    slug = "request-timeout"
+    retryable = True
 
 
 class BodyTooLarge(RequestError):
@@ -292,6 +304,13 @@ class CorruptClip(SourceError):
     slug = "corrupt-clip"
 
 
+class FalRefused(SourceError):
+    """fal's API refuses us: check FIRSTVIEW_FAL_KEY."""
+
+    status = 503
+    slug = "fal-refused"
+
+
 # --- the bucket -------------------------------------------------------------------------------
 
 
@@ -314,6 +333,13 @@ class BucketRefused(BucketError):
     """The owned bucket refused the request: check its credentials, policy and name."""
 
     slug = "bucket-refused"
+
+
+class StillKept(BucketError):
+    """The clip is whole on the local disk, and waits for the bucket or the catalog."""
+
+    slug = "still-kept"
+    retryable = True
 
 
 class ObjectMissing(BucketError):
@@ -348,6 +374,13 @@ class CatalogUnavailable(CatalogError):
 
     slug = "catalog-unavailable"
     retryable = True
+
+
+class SchemaOutdated(CatalogError):
+    """The catalog's schema is older than this firstview: run `firstview catalog migrate`."""
+
+    slug = "schema-outdated"
+    retry_after = None
 
 
 class InvalidTransition(CatalogError):

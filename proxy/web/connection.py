@@ -10,15 +10,16 @@ number of connections: those three are here.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 import structlog
-from aiohttp import web
+from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import LineTooLong
-from aiohttp.web_protocol import RequestHandler
+from aiohttp.web_protocol import RequestHandler, RequestPayloadError
 from aiohttp.web_request import BaseRequest
 
 from proxy.delivery.viewer import ViewerSocket
@@ -30,6 +31,8 @@ from proxy.web.problems import render
 
 _MOST_FIELDS = 1024
 """Fields of one request; aiohttp's own 128 are few where an edge adds to what a browser sends."""
+
+_UNFRAMED = "the request's body is not framed as HTTP has it"
 
 Handler = Callable[[BaseRequest, "Connection"], Awaitable["Sent"]]
 
@@ -92,13 +95,14 @@ class Listener(web.Server):
 class Connection(RequestHandler):
     """One client's connection."""
 
-    __slots__ = ("_header_bytes", "_header_timer", "_listener", "_viewer", "sends_much")
+    __slots__ = ("_body", "_header_bytes", "_header_timer", "_listener", "_viewer", "sends_much")
 
     def __init__(self, listener: Listener, **options: Any) -> None:  # noqa: ANN401 - aiohttp's own
         """Use `Listener`."""
         super().__init__(listener, **options)
         self._listener = listener
         self._viewer: ViewerSocket | None = None
+        self._body: StreamReader | None = None
         self._header_timer: asyncio.TimerHandle | None = None
         self._header_bytes = 0
         self.sends_much = False
@@ -153,8 +157,13 @@ class Connection(RequestHandler):
         """Feed the parser, and watch a header that is not complete yet."""
         most, before = self._listener.settings.max_header_bytes, len(self._messages)
         self.sends_much = self.sends_much or self._header_bytes + len(data) > most
+        in_body = self._body is not None
         super().data_received(data)
-        if len(self._messages) > before or not data or self._is_reading_body():
+        self._follow_body(before)
+        if in_body and self._body is None:
+            # The same piece may hold how the next header begins, of a length that nobody knows.
+            self.sends_much = True
+        if self._messages or not data or in_body or self._body is not None:
             self._header_bytes = 0
             if self._header_timer is not None:
                 self._header_timer.cancel()
@@ -167,12 +176,21 @@ class Connection(RequestHandler):
         elif self._header_timer is None:
             self._watch_header()
 
-    def _is_reading_body(self) -> bool:
-        """Whether what comes in belongs to a request that is known already."""
-        if self._messages:
-            return True
-        request = self._current_request
-        return request is not None and not request.content.is_eof()
+    def _follow_body(self, before: int) -> None:
+        """Keep the body that the parser is in the middle of, whether or not anybody reads it.
+
+        aiohttp's compiled parser tells the next reader of a framing error, never the body's own,
+        who would wait on. A new message before a body's end can be nothing else.
+        """
+        for _, body in itertools.islice(self._messages, before, None):
+            if self._body is not None and not self._body.is_eof():
+                self._body.set_exception(
+                    RequestPayloadError("the body is not framed as HTTP has it")
+                )
+                self._body.feed_eof()  # nothing is left to be read and thrown away
+            self._body = body
+        if self._body is not None and self._body.is_eof():
+            self._body = None
 
     def _watch_header(self) -> None:
         loop = asyncio.get_running_loop()

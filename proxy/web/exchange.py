@@ -1,11 +1,12 @@
 """One request and its reply: the little that every answer needs, whatever it is about.
 
-Belongs here: the exchange's id, its clock, its per-reply fields and its one line in the log. Must
-not know: routes, clips.
+Belongs here: the exchange's id, its clock, its body, its per-reply fields and its one line in the
+log. Must not know: routes, clips.
 """
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
 import os
@@ -13,10 +14,11 @@ import re
 import time
 
 import structlog
+from aiohttp.web_protocol import RequestPayloadError
 from aiohttp.web_request import BaseRequest
 
 from proxy.delivery.viewer import ViewerSocket
-from proxy.errors import FirstviewError
+from proxy.errors import BadRequest, BodyTooLarge, FirstviewError, RequestTimeout
 from proxy.telemetry.metrics import Metrics
 from proxy.web import headers
 from proxy.web.connection import Connection, Sent
@@ -32,7 +34,7 @@ log = structlog.get_logger()
 class Exchange:
     """One request on one connection, until its reply is sent."""
 
-    __slots__ = ("_metrics", "_started", "connection", "id", "request")
+    __slots__ = ("_keep_alive", "_metrics", "_started", "connection", "id", "request")
 
     def __init__(self, request: BaseRequest, connection: Connection, metrics: Metrics) -> None:
         """Begin; the client's X-Request-Id is kept if it is fit to be repeated."""
@@ -40,6 +42,7 @@ class Exchange:
         self.connection = connection
         self._metrics = metrics
         self._started = time.perf_counter()
+        self._keep_alive = request.keep_alive
         given = request.headers.get("X-Request-Id")
         if given is None or _ID.fullmatch(given) is None:
             given = f"{_PREFIX}-{next(_COUNT):x}"
@@ -57,11 +60,38 @@ class Exchange:
             ("X-Request-Id", self.id),
         ]
         request = self.request
-        if not request.keep_alive:
+        if not self._keep_alive:
             fields.append(("Connection", "close"))
         elif request.version.minor == 0:
             fields.append(("Connection", "keep-alive"))
         return fields
+
+    async def body(self, most: int, patience: float) -> bytes:
+        """Read the request's body: at most `most` bytes, within `patience` seconds in all.
+
+        A client that waits to be asked for it is asked (`Expect`, RFC 9110 §10.1.1). Raises
+        BodyTooLarge as soon as that is known, RequestTimeout, BadRequest for a body that is not
+        framed as HTTP has it, and what `ViewerSocket.send` raises.
+        """
+        request, content = self.request, self.request.content
+        if (request.content_length or 0) > most:
+            raise BodyTooLarge
+        expected = request.headers.get("Expect", "").lower() == "100-continue"
+        if expected and request.version.minor > 0 and content.total_bytes == 0:
+            await self.viewer().send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        pieces, size = [], 0
+        try:
+            async with asyncio.timeout(patience):
+                while piece := await content.readany():
+                    pieces.append(piece)
+                    size += len(piece)
+                    if size > most:
+                        raise BodyTooLarge
+        except TimeoutError:
+            raise RequestTimeout from None
+        except RequestPayloadError as error:
+            raise BadRequest(str(error)) from error
+        return b"".join(pieces)
 
     def begun(self, status: int, request_id: str, cache_status: str) -> None:
         """Log, at level debug only, that a clip's reply has begun."""
@@ -79,7 +109,7 @@ class Exchange:
     def sent(self, status: int, tier: str) -> Sent:
         """Count a reply that went out whole."""
         self._metrics.replies(status, tier).inc()
-        return Sent(keep_alive=self.request.keep_alive)
+        return Sent(keep_alive=self._keep_alive)
 
     async def send_plain(self, status: int, block: bytes, body: bytes = b"") -> Sent:
         """Send a reply that is not about a clip; `block` holds its own field lines."""
@@ -88,11 +118,20 @@ class Exchange:
         await self.viewer().send(head + (b"" if self.request.method == "HEAD" else body))
         return self.sent(status, "none")
 
-    async def send_problem(self, error: BaseException, cors_origin: str) -> Sent:
-        """Send an error as a problem document, and log it once."""
+    async def send_problem(
+        self, error: BaseException, cors_origin: str, *, logged: bool = False
+    ) -> Sent:
+        """Send an error as a problem document, and log it once, unless it is `logged` already.
+
+        Where the request's body has not come whole the connection ends with the reply: its client
+        may send the rest, or, told nothing by a 100, the next request (RFC 9110 §10.1.1).
+        """
         path = self.request.raw_path.partition("?")[0]
         problem = render(error, request_id=self.id, instance=path, cors_origin=cors_origin)
-        self._log(problem.status, path, error)
+        if not logged:
+            self._log(problem.status, path, error)
+        content = self.request.content
+        self._keep_alive &= content.is_eof() and content.exception() is None
         head = headers.head(problem.status, headers.block(problem.fields), self.fields())
         await self.viewer().send(head + (b"" if self.request.method == "HEAD" else problem.body))
         return self.sent(problem.status, "none")

@@ -25,10 +25,12 @@ from proxy.web import headers
 from proxy.web.connection import Connection, Sent
 from proxy.web.exchange import Exchange
 from proxy.web.videos import Videos
+from proxy.web.webhooks import Webhooks
 
 _VIDEO = re.compile(rf"/videos/({REQUEST_ID.pattern})\.mp4")
 _VIDEOS = "/videos/"
 _HEALTH = "/healthz"
+_WEBHOOKS = "/webhooks/fal"
 _ALLOW = "GET, HEAD, OPTIONS"
 _HEALTH_FIELDS = headers.block([("Content-Type", "text/plain"), ("Cache-Control", "no-store")])
 
@@ -36,9 +38,12 @@ _HEALTH_FIELDS = headers.block([("Content-Type", "text/plain"), ("Cache-Control"
 class Public:
     """Answers every request on the public listener."""
 
-    def __init__(self, videos: Videos, metrics: Metrics) -> None:
-        """Take what is behind the addresses."""
+    def __init__(
+        self, videos: Videos, metrics: Metrics, *, webhooks: Webhooks | None = None
+    ) -> None:
+        """Take what is behind the addresses; without `webhooks` theirs is not there."""
         self._videos = videos
+        self._webhooks = webhooks
         self._metrics = metrics
         self._preflight = headers.preflight_fields(videos.policy)
 
@@ -70,6 +75,10 @@ class Public:
             if method not in {"GET", "HEAD"}:
                 raise MethodNotAllowed(_ALLOW)
             return await exchange.send_plain(200, _HEALTH_FIELDS, b"ok\n")
+        if path == _WEBHOOKS and self._webhooks is not None:
+            if method != "POST":
+                raise MethodNotAllowed("POST")
+            return await self._webhooks.answer(exchange)
         if path.startswith(_VIDEOS):
             msg = "a clip's address is /videos/<request id>.mp4, its id letters, digits, - and _"
             raise InvalidRequestId(msg)
