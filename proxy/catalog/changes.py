@@ -20,7 +20,14 @@ from typing import Any, Final, overload
 from urllib.parse import urlsplit
 
 from proxy.catalog import transitions
-from proxy.records import CLIP_CONTENT_TYPE, ClipFacts, Generation, Registration, Status
+from proxy.records import (
+    CLIP_CONTENT_TYPE,
+    ClipFacts,
+    Generation,
+    MediaFacts,
+    Registration,
+    Status,
+)
 
 REFUSALS_UNTIL_LOST: Final = 3
 REFUSED_FOR_UNTIL_LOST: Final = timedelta(hours=1)
@@ -167,6 +174,18 @@ def stored(
         mirrored_at=before.mirrored_at if again else at,
         error=None,
         **_NO_REFUSALS,
+    )
+
+
+def measured(before: Generation, media: MediaFacts | None) -> Generation:
+    """Take in what the clip says of itself, where nobody said it before."""
+    if media is None:
+        return before
+    return replace(
+        before,
+        duration=media.duration if before.duration is None else before.duration,
+        width=media.width if before.width is None else before.width,
+        height=media.height if before.height is None else before.height,
     )
 
 

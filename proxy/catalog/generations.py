@@ -7,33 +7,34 @@ not know: what an event means for a row (`changes.py`), or who reports it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import replace
-from datetime import datetime
-from typing import Any, Final, TypeVar
+from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import Row, Select, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from proxy.catalog import changes, rows
 from proxy.catalog.changes import Outcome
-from proxy.catalog.engine import Catalog, Work
-from proxy.catalog.prompts import prompt_hash
+from proxy.catalog.engine import Catalog
+from proxy.catalog.errands import Errands
+from proxy.catalog.intake import Intake, Taking
 from proxy.catalog.tables import generations
 from proxy.clock import Clock
-from proxy.errors import CatalogUnavailable, UnknownClip
-from proxy.records import ClipFacts, Generation, Registration, Status
+from proxy.errors import UnknownClip
+from proxy.records import ClipFacts, Generation, MediaFacts, Registration, Status
 
-T = TypeVar("T")
-
-_ATTEMPTS: Final = 10
+Change = Callable[[Generation | None], Generation | None]
+"""Decides what becomes of a row; None: nothing."""
+Event = Callable[[Errands, Generation | None, Generation], None]
+"""Decides what becomes of its jobs, given the row as it was and as it is."""
 
 
 class Generations:
     """The generations table. Every method raises CatalogUnavailable when the database is away.
 
     `clip_url` gives a clip's canonical public address. Prompts are hashed always, and kept only
-    with `keep_prompts`.
+    with `keep_prompts`. `expires_after` is the age at which sources delete their clips, None: they
+    do not. Whatever an event does to jobs (`errands.py`), it does in the row's own transaction.
     """
 
     def __init__(
@@ -42,12 +43,15 @@ class Generations:
         *,
         clip_url: Callable[[str], str],
         keep_prompts: bool = False,
+        expires_after: timedelta | None = None,
         clock: Clock | None = None,
     ) -> None:
         """Take the open catalog and what new rows need."""
         self._catalog = catalog
         self._clip_url = clip_url
-        self._keep_prompts = keep_prompts
+        self._intake = Intake(
+            clip_url=clip_url, keep_prompts=keep_prompts, expires_after=expires_after
+        )
         self._clock = clock or Clock()
 
     # --- reading --------------------------------------------------------------------------------
@@ -85,36 +89,31 @@ class Generations:
         """
         if not items:
             return []
-        prepared = [self._prepared(item) for item in items]
-        return await self._unraced(lambda connection: self._register(connection, prepared))
+        prepared = [self._intake.prepared(item) for item in items]
 
-    async def _register(
-        self, connection: AsyncConnection, items: Sequence[Registration]
-    ) -> list[Outcome]:
-        before = await rows.lock(connection, {item.request_id for item in items})
-        after = dict(before)
-        outcomes, now = [], self._clock.now()
-        for item in items:
-            outcome, after[item.request_id] = changes.registered(
-                after.get(item.request_id), item, cdn_url=self._clip_url(item.request_id), now=now
-            )
-            outcomes.append(outcome)
-        await rows.write(connection, before, after)
-        return outcomes
+        async def attempt(connection: AsyncConnection) -> list[Outcome]:
+            before = await rows.lock(connection, {item.request_id for item in prepared})
+            taking = Taking(self._intake, before, self._clock.now())
+            outcomes = [taking.register(item) for item in prepared]
+            await taking.write(connection)
+            return outcomes
 
-    def _prepared(self, item: Registration) -> Registration:
-        if item.prompt is None:
-            return item
-        kept = item.prompt if self._keep_prompts else None
-        return replace(item, prompt_hash=prompt_hash(item.prompt), prompt=kept)
+        return await rows.unraced(self._catalog, attempt)
 
     # --- events ---------------------------------------------------------------------------------
 
     async def note_source(
-        self, request_id: str, fal_url: str, facts: ClipFacts, content_type: str | None
+        self,
+        request_id: str,
+        fal_url: str,
+        facts: ClipFacts,
+        content_type: str | None,
+        *,
+        asked: bool = True,
     ) -> ClipFacts | None:
         """Keep what the source said of the clip, unless something is kept already.
 
+        See to it that a worker brings the clip in if nobody else does; `asked`: a viewer waits.
         Returns the facts that hold from now on, which are the first ones seen by any replica.
         None: they must not be used, because the id is unknown or points elsewhere by now, or a
         different length was registered for it.
@@ -123,7 +122,10 @@ class Generations:
         def change(before: Generation | None) -> Generation | None:
             return before and changes.source_seen(before, fal_url, facts, content_type)
 
-        after = await self._change(request_id, change)
+        def event(errands: Errands, _before: Generation | None, after: Generation) -> None:
+            errands.mirror(after, asked=asked)
+
+        after = await self._change(request_id, change, event)
         if after is None or after.etag is None:
             return None
         if after.content_length is None or after.last_modified is None:
@@ -143,39 +145,49 @@ class Generations:
         facts: ClipFacts,
         sha256: str | None,
         at: datetime,
+        *,
+        media: MediaFacts | None = None,
     ) -> bool:
         """Note that the bucket holds the clip, verified; False if the id points elsewhere by now.
 
         An unknown id gets a row; with `fal_url` None that is a clip adopted from the bucket.
-        `sha256` is in hex.
+        `sha256` is in hex; `media` says what nobody has said of the clip's duration and size. Its
+        jobs are done.
         """
         cdn_url = self._clip_url(request_id)
 
         def change(before: Generation | None) -> Generation | None:
-            return changes.stored(
+            after = changes.stored(
                 before, request_id, facts, fal_url=fal_url, sha256=sha256, at=at, cdn_url=cdn_url
             )
+            return after and changes.measured(after, media)
 
-        return await self._change(request_id, change) is not None
+        return await self._change(request_id, change, Errands.stored) is not None
 
     async def note_missing(self, request_id: str) -> Status | None:
         """Note that the bucket lacks a clip that is called stored; return the status now.
 
-        It becomes `available`, or `pending` if it has no URL; other statuses stay. None: unknown.
+        It becomes `available`, and gets a mirror job, or `lost` if it has no URL; other statuses
+        stay. None: unknown.
         """
-        after = await self._change(request_id, lambda before: before and changes.missing(before))
+
+        def change(before: Generation | None) -> Generation | None:
+            return before and changes.missing(before)
+
+        after = await self._change(request_id, change, Errands.missing)
         return None if after is None else after.status
 
     async def note_refusal(self, request_id: str, fal_url: str, at: datetime) -> Status:
         """Count a 403, 404 or 410 of the source at `fal_url`; return the status now.
 
+        A clip that is lost has no mirror job any more.
         Raises UnknownClip if there is no such generation.
         """
 
         def change(before: Generation | None) -> Generation | None:
             return before and changes.refused(before, fal_url, at)
 
-        after = await self._change(request_id, change)
+        after = await self._change(request_id, change, Errands.refused)
         if after is None:
             raise UnknownClip
         return after.status
@@ -190,28 +202,19 @@ class Generations:
         def change(before: Generation | None) -> Generation:
             return changes.failed(before, request_id, reason, cdn_url=cdn_url, now=now)
 
-        await self._change(request_id, change)
+        await self._change(request_id, change, Errands.failed)
 
-    async def _change(
-        self, request_id: str, change: Callable[[Generation | None], Generation | None]
-    ) -> Generation | None:
-        """Lock a row, let `change` decide what becomes of it (None: nothing), and write that."""
+    async def _change(self, request_id: str, change: Change, event: Event) -> Generation | None:
+        """Lock a row, let `change` decide what becomes of it, and write that and its jobs."""
 
         async def attempt(connection: AsyncConnection) -> Generation | None:
             before = await rows.lock(connection, {request_id})
             after = change(before.get(request_id))
             if after is not None:
                 await rows.write(connection, before, {request_id: after})
+                errands = Errands(self._intake.expires_after)
+                event(errands, before.get(request_id), after)
+                await errands.run(connection, self._clock.now())
             return after
 
-        return await self._unraced(attempt)
-
-    async def _unraced(self, attempt: Work[T]) -> T:
-        """Run a transaction, and again if another writer inserted a row that it took for new.
-
-        A row that does not exist cannot be locked; but a second look finds it.
-        """
-        for _ in range(_ATTEMPTS):
-            with suppress(rows.Raced):
-                return await self._catalog.write(attempt)
-        raise CatalogUnavailable("The catalog is too busy")
+        return await rows.unraced(self._catalog, attempt)

@@ -176,7 +176,7 @@ async def remove(
     """Remove jobs of one kind or of every kind, running ones too; return those that there were."""
     found: set[Key] = set()
     for some in chunks(sorted(set(ids))):
-        which = [jobs.c.request_id.in_(some)]
+        which: list[ColumnElement[bool]] = [jobs.c.request_id.in_(some)]
         if kind is not None:
             which.append(jobs.c.kind == kind)
         removing = delete(jobs).where(_locked(and_(*which)))

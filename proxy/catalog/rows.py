@@ -6,17 +6,23 @@ Belongs here: the statements that both databases understand. Must not know: why 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import fields
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import ColumnElement, Row, Select, bindparam, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from proxy.catalog.engine import Catalog, Work
 from proxy.catalog.tables import generations
+from proxy.errors import CatalogUnavailable
 from proxy.records import Generation
 
+T = TypeVar("T")
+
+_ATTEMPTS: Final = 10
 _COLUMNS: Final = tuple(field.name for field in fields(Generation))
 _IDS_AT_ONCE: Final = 5000
 """Both databases take some 32,000 parameters in one statement."""
@@ -101,3 +107,14 @@ async def write(
             update(generations).where(generations.c.request_id == bindparam("key")).values(setting),
             changed,
         )
+
+
+async def unraced(catalog: Catalog, attempt: Work[T]) -> T:
+    """Run a transaction, and again if another writer inserted a row that it took for new.
+
+    A row that does not exist cannot be locked; but a second look finds it.
+    """
+    for _ in range(_ATTEMPTS):
+        with suppress(Raced):
+            return await catalog.write(attempt)
+    raise CatalogUnavailable("The catalog is too busy")

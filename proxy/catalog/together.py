@@ -81,14 +81,15 @@ class Together(Generic[T, R]):
             results = await self._write(list(batch.values()))
             answers = list(zip(batch, results, strict=True))
         except CatalogUnavailable as error:
-            for answer in batch:  # one for each who raises it: a traceback belongs to one task
+            for answer in batch:
+                # One for each who raises it: a traceback belongs to one task.
                 _refuse(answer, CatalogUnavailable(error.detail))
         except Exception as error:  # noqa: BLE001 - it is whoever waits who must know
-            if len(batch) > 1:
-                for answer, item in batch.items():
-                    await self._attempt({answer: item})
-            else:
-                _refuse(*batch, error)
+            if len(batch) == 1:
+                _refuse(next(iter(batch)), error)
+                return
+            for answer, item in batch.items():
+                await self._attempt({answer: item})
         else:
             for answer, result in answers:
                 if not answer.done():
