@@ -7,7 +7,7 @@ know: envelopes, signatures, how the output was come by. Pure.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
@@ -55,12 +55,10 @@ def find_videos(output: object) -> list[Video]:
     if not isinstance(output, dict):
         what = "null" if output is None else f"not a JSON object but {_kind(output)}"
         raise NoVideo(f"The model's output is {what}, so there is no video in it.")
-    found = {video.url: video for video in _videos(output.get("video"), output.get("videos"))}
-    if not found:
-        found = {video.url: video for video in _videos(output.get("video_url"))}
+    found = _videos(output.get("video"), output.get("videos")) or _videos(output.get("video_url"))
     if not found:
         raise NoVideo(_what_instead(output))
-    first, *others = found.values()
+    first, *others = found
     if _is_data(first.url):
         raise NoVideo(
             "The video came inside the output, as a data: URI: ask for the generation without"
@@ -132,12 +130,14 @@ def _registration(request_id: str, video: Video, check: Check) -> Registration:
 # --- the forms ----------------------------------------------------------------------------------
 
 
-def _videos(*members: object) -> Iterator[Video]:
+def _videos(*members: object) -> list[Video]:
+    found: dict[str, Video] = {}
     for member in members:
         for item in member if isinstance(member, list) else [member]:
             video = _video(item)
             if video is not None:
-                yield video
+                found.setdefault(video.url, video)
+    return list(found.values())
 
 
 def _video(item: object) -> Video | None:
