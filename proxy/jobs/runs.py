@@ -254,7 +254,9 @@ class Runs:
                 log.exception("a report crashed", kind=run.job.kind, request_id=run.job.request_id)
                 return Outcome.LOST_LEASE
             else:
-                return said.outcome if ours else Outcome.LOST_LEASE
+                # What has been achieved may have removed the job itself, with the row's change.
+                settled = said.outcome in {Outcome.DONE, Outcome.POINTLESS}
+                return said.outcome if ours or settled else Outcome.LOST_LEASE
 
     async def _say(self, job: Job, said: Verdict) -> bool:
         if said.outcome is Outcome.POSTPONED:

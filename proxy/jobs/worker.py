@@ -28,6 +28,9 @@ from proxy.telemetry.metrics import Metrics
 
 _BEATS: Final = 3
 """Times that a lease is extended before it would have run out."""
+_GRACE: Final = 60
+"""Part of a lease that a run gets to end whose job is not ours any more: what it has just achieved
+may have removed the job."""
 _RELEASE_TIMEOUT: Final = 5.0
 
 log = structlog.get_logger()
@@ -137,5 +140,5 @@ class Worker:
             if run.key in ours:
                 run.lease_ends = now + lease
             else:
-                self._runs.lose(run)
+                asyncio.get_running_loop().call_later(lease / _GRACE, self._runs.lose, run)
         return True
