@@ -12,12 +12,9 @@ import hashlib
 from proxy.delivery.sources import Source
 from proxy.delivery.spool import Spool
 from proxy.errors import CorruptClip, NotAClip, SourceChanged, SourceTimeout
-from proxy.media.boxes import TopBoxes
+from proxy.media.boxes import FTYP_BYTES, TopBoxes, is_clip_start
 from proxy.records import ByteStream, ClipFacts
 from proxy.storage import keys
-
-_FTYP_BYTES = 12
-"""An ISO media file opens with a box: 4 bytes of size, `ftyp`, a brand (ISO/IEC 14496-12 §4.3)."""
 
 
 class Body:
@@ -87,12 +84,12 @@ class Body:
         self.facts(self.total)
 
     async def _check_first_bytes(self) -> None:
-        while len(self._pending) < _FTYP_BYTES:
+        while len(self._pending) < FTYP_BYTES:
             chunk = await self._stream.read()
             if not chunk:
                 break
             self._pending += chunk
-        if self.source.tier == "upstream" and self._pending[4:8] != b"ftyp":
+        if self.source.tier == "upstream" and not is_clip_start(self._pending):
             msg = f"the source's first {len(self._pending)} bytes are not those of an mp4"
             raise NotAClip(msg)
 

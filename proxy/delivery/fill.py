@@ -24,6 +24,7 @@ import structlog
 from proxy.clock import Clock
 from proxy.delivery.body import Body
 from proxy.delivery.flights import Flight
+from proxy.delivery.pace import Pace
 from proxy.delivery.patience import Patience
 from proxy.delivery.sources import Source
 from proxy.delivery.spool import Spool
@@ -80,7 +81,7 @@ class Owner(Protocol):
         ...
 
     async def refused(self, source: Source, error: FirstviewError) -> None:
-        """Hear of a source that does not have the clip (any more)."""
+        """Hear of a source that does not have the clip (any more), or not as it should be."""
         ...
 
     def abandon(self, upload: Upload) -> None:
@@ -110,6 +111,7 @@ class Fills:
         self._executor = executor
         self._clock = clock
         self._metrics = metrics
+        self._pace = Pace(settings.mirror_bandwidth, clock)
         self._range_bytes = 0
         self._writing = asyncio.Semaphore(_WRITES_AT_ONCE)
 
@@ -134,6 +136,8 @@ class Fills:
                     error=error.slug,
                     detail=error.detail,
                 )
+            if isinstance(error, CorruptClip) and flight.source is not None:
+                await self._owner.refused(flight.source, error)
             flight.fail(error)
         except Exception:
             log.exception("fill crashed", request_id=flight.request_id)
@@ -242,7 +246,7 @@ class Fills:
         patience = Patience(self._settings, self._clock)
         while True:
             try:
-                await self._copy(body, spool, upload, reservation)
+                await self._copy(flight, body, spool, upload, reservation)
                 break
             except FirstviewError as error:
                 if not error.retryable or body.total is None:
@@ -267,7 +271,12 @@ class Fills:
         return upload
 
     async def _copy(
-        self, body: Body, spool: Spool, upload: Upload | None, reservation: Reservation
+        self,
+        flight: Flight,
+        body: Body,
+        spool: Spool,
+        upload: Upload | None,
+        reservation: Reservation,
     ) -> None:
         """Move bytes until the body's proper end; raises SourceUnavailable if that is too soon."""
         while chunk := await body.read():
@@ -283,6 +292,7 @@ class Fills:
             if upload is not None:
                 with contextlib.suppress(BucketError):  # what this cannot send, commit does
                     await upload.advance(written)
+            await self._pace.spend(flight, len(chunk))
         if body.total is not None and spool.mark.written < body.total:
             msg = f"the source ended after {spool.mark.written} of {body.total} bytes"
             raise SourceUnavailable(msg)

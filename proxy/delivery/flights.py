@@ -19,11 +19,24 @@ from proxy.records import ClipFacts
 class Flight:
     """One clip on its way in. Its task outlives every viewer."""
 
-    def __init__(self, request_id: str, sources: tuple[Source, ...], *, by_range: bool) -> None:
-        """Begin without facts; `by_range` says that nobody has asked for the whole clip yet."""
+    def __init__(
+        self,
+        request_id: str,
+        sources: tuple[Source, ...],
+        *,
+        by_range: bool,
+        by_job: bool = False,
+    ) -> None:
+        """Begin without facts.
+
+        `by_range`: nobody has asked for the whole clip yet; `by_job`: no viewer has begun it.
+        """
         self.request_id = request_id
         self.sources = sources
         self.by_range = by_range
+        self.by_job = by_job
+        self.error: FirstviewError | None = None
+        """What it failed with."""
         self.facts: ClipFacts | None = None
         self.source: Source | None = None
         self.validator: str | None = None
@@ -38,6 +51,11 @@ class Flight:
     def is_ready(self) -> bool:
         """Whether `ready` returns without waiting."""
         return self._ready.done()
+
+    @property
+    def is_unwatched_mirror(self) -> bool:
+        """Whether only a job wants this clip just now."""
+        return self.by_job and self._holders == 1
 
     async def ready(self) -> ClipFacts:
         """Wait until the clip's facts are known and its first bytes are here.
@@ -55,6 +73,7 @@ class Flight:
 
     def fail(self, error: FirstviewError) -> None:
         """Tell the waiting viewers, and those who are reading."""
+        self.error = error
         if not self._ready.done():
             self._ready.set_exception(error)
             self._ready.exception()  # a flight without viewers has nobody to retrieve it
@@ -106,6 +125,7 @@ class Flights:
         fill: Callable[[Flight], Awaitable[None]],
         *,
         by_range: bool,
+        by_job: bool = False,
     ) -> tuple[Flight, bool]:
         """Return the clip's flight and whether it was there already.
 
@@ -119,7 +139,7 @@ class Flights:
         if len(self._flights) >= self._max_fills:
             msg = "too many clips are being fetched at once; try again shortly"
             raise Overloaded(msg)
-        flight = Flight(request_id, sources, by_range=by_range)
+        flight = Flight(request_id, sources, by_range=by_range, by_job=by_job)
         self._flights[request_id] = flight
         flight.task = asyncio.create_task(self._run(flight, fill), name=f"fill {request_id}")
         self._tasks.add(flight.task)

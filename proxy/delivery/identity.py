@@ -61,6 +61,8 @@ def facts_from_object(
     if etag is None and row is not None and row.etag and row.content_length == size:
         etag = row.etag
         when = row.last_modified.isoformat() if row.last_modified else when
+    elif etag is None and row is not None and row.etag is None and row.fal_url is not None:
+        etag = etag_of(source_path(row.fal_url), size)  # what its source would be given
     return ClipFacts(
         request_id=request_id,
         length=size,

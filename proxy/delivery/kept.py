@@ -6,12 +6,14 @@ they are tried again.
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import hashlib
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from proxy.errors import FirstviewError
 from proxy.records import ClipFacts
 from proxy.storage.bucket import Upload
 from proxy.storage.disk_cache import Reservation
@@ -60,6 +62,9 @@ class Kept:
     discarded: bool = False
     tries: int = 0
     due: float = 0.0
+    failure: FirstviewError | None = None
+    tried: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once an attempt to store it has ended; `failure` is what the last one failed with."""
 
     @classmethod
     def from_disk(cls, found: FoundClip, reservation: Reservation) -> Kept:

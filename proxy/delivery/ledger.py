@@ -7,6 +7,8 @@ not know: the bucket, files, when anything is tried again.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
@@ -15,8 +17,8 @@ from proxy.delivery import identity
 from proxy.delivery.kept import Kept
 from proxy.delivery.notes import Notes
 from proxy.delivery.sources import BucketSource, Source, UpstreamSource
-from proxy.errors import FirstviewError, ObjectMissing, SourceRefused
-from proxy.records import CLIP_CONTENT_TYPE, ClipFacts, Generation, Status
+from proxy.errors import CorruptClip, FirstviewError, ObjectMissing, SourceRefused
+from proxy.records import CLIP_CONTENT_TYPE, ClipFacts, Generation, MediaFacts, Status
 from proxy.telemetry.metrics import Metrics
 
 
@@ -30,7 +32,7 @@ class Rows(Protocol):
     async def note_source(
         self, request_id: str, fal_url: str, facts: ClipFacts, content_type: str
     ) -> object:
-        """Fix a clip's facts, the first time that its source is seen."""
+        """Fix a clip's facts, the first time that its source is seen; make sure of its job."""
         ...
 
     async def mark_stored(
@@ -40,22 +42,34 @@ class Rows(Protocol):
         facts: ClipFacts,
         sha256: str | None,
         at: datetime,
+        *,
+        media: MediaFacts | None = None,
     ) -> bool:
         """Say that the bucket has the clip; False if the id means another clip by now."""
         ...
 
-    async def note_missing(self, request_id: str) -> object:
+    async def note_missing(self, request_id: str) -> Status | None:
         """Say that the bucket turned out not to have it."""
         ...
 
-    async def note_refusal(self, request_id: str, fal_url: str, at: datetime) -> object:
+    async def note_refusal(self, request_id: str, fal_url: str, at: datetime) -> Status:
         """Count a refusal by the source."""
         ...
 
 
 _SEEN_FOR = 1.0
-"""Seconds after which facts are noted before the clip is stored: most clips are stored by then,
-and one write says everything."""
+"""Seconds after which facts are noted, and a job makes sure of the clip, before it is stored: most
+clips are stored by then, and one write says everything. What a crash within that second leaves
+behind is on the disk, and `Ownership.load` finds it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What is going to be said of a clip unless it is stored in a moment."""
+
+    url: str
+    facts: ClipFacts
+    timer: asyncio.TimerHandle
 
 
 class Superseded(Exception):
@@ -71,14 +85,14 @@ class Ledger:
         self._clock = clock
         self._metrics = metrics
         self._notes = Notes()
-        self._seen: dict[str, asyncio.TimerHandle] = {}
+        self._seen: dict[str, _Seen] = {}
 
     def source_seen(self, source: UpstreamSource, facts: ClipFacts) -> None:
         """Fix a clip's facts, unless it is stored in a moment anyway."""
         self._said(facts.request_id)
-        self._seen[facts.request_id] = asyncio.get_running_loop().call_later(
-            _SEEN_FOR, self._note_source, source.url, facts
-        )
+        url = source.url
+        timer = asyncio.get_running_loop().call_later(_SEEN_FOR, self._note_source, url, facts)
+        self._seen[facts.request_id] = _Seen(url, facts, timer)
 
     def _note_source(self, url: str, facts: ClipFacts) -> None:
         self._said(facts.request_id)
@@ -91,18 +105,31 @@ class Ledger:
         """What was waiting to be said of a clip is said, or of no use any more."""
         waiting = self._seen.pop(request_id, None)
         if waiting is not None:
-            waiting.cancel()
+            waiting.timer.cancel()
 
     def refused(self, source: Source, error: FirstviewError) -> None:
         """Let the catalog count what the source or the bucket does not have."""
         if isinstance(source, UpstreamSource) and isinstance(error, SourceRefused):
             request_id, url, now = source.row.request_id, source.url, self._clock.now()
-            self._notes.add(request_id, lambda: self._rows.note_refusal(request_id, url, now))
-        elif isinstance(source, BucketSource) and isinstance(error, ObjectMissing):
+            self._notes.add(
+                request_id,
+                lambda: self._counting_lost(self._rows.note_refusal(request_id, url, now)),
+            )
+        elif isinstance(source, BucketSource) and isinstance(error, ObjectMissing | CorruptClip):
             row = source.row
             if row is not None and row.status is Status.STORED:
-                self._metrics.bucket_missing.inc()
-                self._notes.add(row.request_id, lambda: self._rows.note_missing(row.request_id))
+                if isinstance(error, CorruptClip):
+                    self._metrics.checked.labels("corrupt").inc()
+                else:
+                    self._metrics.bucket_missing.inc()
+                self._notes.add(
+                    row.request_id,
+                    lambda: self._counting_lost(self._rows.note_missing(row.request_id)),
+                )
+
+    async def _counting_lost(self, note: Awaitable[Status | None]) -> None:
+        if await note is Status.LOST:
+            self._metrics.lost.inc()
 
     def in_bucket(self, row: Generation | None, facts: ClipFacts, sha256: str | None) -> None:
         """The bucket has a clip, and `row` means that clip: let the catalog say so."""
@@ -112,7 +139,11 @@ class Ledger:
             lambda: self._rows.mark_stored(facts.request_id, url, facts, sha256, now),
         )
 
-    async def stored(self, kept: Kept) -> None:
+    async def settled(self, request_id: str) -> None:
+        """Wait until all that was said of a clip is written, or lost."""
+        await self._notes.settled(request_id)
+
+    async def stored(self, kept: Kept, media: MediaFacts | None) -> None:
         """Say that a clip is stored, after all that was said of it before.
 
         Raises CatalogError, Superseded.
@@ -120,7 +151,12 @@ class Ledger:
         self._said(kept.facts.request_id)
         await self._notes.settled(kept.facts.request_id)
         meant = await self._rows.mark_stored(
-            kept.facts.request_id, kept.fal_url, kept.facts, kept.sha256, self._clock.now()
+            kept.facts.request_id,
+            kept.fal_url,
+            kept.facts,
+            kept.sha256,
+            self._clock.now(),
+            media=media,
         )
         if kept.superseded or not meant:
             raise Superseded
@@ -132,7 +168,7 @@ class Ledger:
             raise Superseded
 
     async def close(self, timeout: float) -> None:
-        """Let the notes be written for `timeout` seconds."""
-        for request_id in list(self._seen):
-            self._said(request_id)
+        """Let the notes be written for `timeout` seconds, also those that were put off."""
+        for waiting in list(self._seen.values()):
+            self._note_source(waiting.url, waiting.facts)
         await self._notes.close(timeout)

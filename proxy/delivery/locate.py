@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from typing import Protocol
 
 from proxy.delivery import identity
 from proxy.delivery.candidates import Candidates
@@ -29,6 +30,17 @@ _PATIENCE = 1.0
 """Seconds that a clip which is here waits to hear from a hanging catalog if it is still meant."""
 _LOOKS = 4
 """Times that a viewer looks who is overtaken by changes of the catalog, mostly of other ids."""
+
+
+class Resolves(Protocol):
+    """Who can ask fal for a clip that the catalog expects; see `proxy.jobs.resolve`."""
+
+    async def resolve(self, row: Generation) -> bool:
+        """Ask for the result of a pending generation; True: the catalog knows more now.
+
+        Answers within a bounded time and raises nothing.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +72,7 @@ class Locator:
         self._candidates = candidates
         self._flights = flights
         self._fills = fills
+        self.resolves: Resolves | None = None
 
     def hot(self, request_id: str) -> OpenFile | None:
         """A whole clip that is open here and known to be current; `acquire` before any await."""
@@ -73,7 +86,7 @@ class Locator:
         """
         flight, joined = self._flights.get(request_id), True
         if flight is None:
-            row, outage, file = await self._look(request_id)
+            row, outage, file = await self._look_and_resolve(request_id)
             if file is not None:
                 return View(facts=file.facts, tier=file.tier, file=file)
             arrived = self._arrived(request_id)
@@ -115,6 +128,8 @@ class Locator:
         if known is not None:
             return known
         row, outage = await self._row(request_id)
+        if row is not None and await self._resolved(row):
+            row, outage = await self._row(request_id)
         errors: list[FirstviewError] = []
         for source in self._candidates.of(request_id, row, outage):
             try:
@@ -181,6 +196,21 @@ class Locator:
                 file.release()
                 file = None
         return row, outage, file
+
+    async def _look_and_resolve(
+        self, request_id: str
+    ) -> tuple[Generation | None, CatalogError | None, OpenFile | None]:
+        """Look, and if the clip is expected but nobody has said where it is, ask fal, once."""
+        row, outage, file = await self._look(request_id)
+        if file is None and row is not None and await self._resolved(row):
+            return await self._look(request_id)
+        return row, outage, file
+
+    async def _resolved(self, row: Generation) -> bool:
+        """Whether fal was asked for a pending clip and the catalog knows more since."""
+        if row.status is not Status.PENDING or self.resolves is None:
+            return False
+        return await self.resolves.resolve(row)
 
     async def _row(self, request_id: str) -> tuple[Generation | None, CatalogError | None]:
         return await self._rows.ask(request_id, _PATIENCE if request_id in self._near else None)

@@ -71,7 +71,8 @@ class Near:
             metadata=found.info.metadata,
         )
         file = OpenFile(found.fd, facts, "bucket")
-        if facts.length == 0 or (row is not None and not identity.same_clip(row, facts)):
+        meant = row is None or identity.same_clip(row, facts)
+        if facts.length == 0 or found.info.altered or not meant:
             file.release()
             return None
         self._ownership.adopted(row, facts)

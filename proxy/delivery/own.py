@@ -22,6 +22,7 @@ from concurrent.futures import Executor
 from pathlib import Path
 
 import structlog
+from cachetools import LRUCache
 
 from proxy.clock import Clock
 from proxy.delivery.commit import Commits, new_object
@@ -30,14 +31,15 @@ from proxy.delivery.flights import Flight
 from proxy.delivery.kept import Kept, find_kept
 from proxy.delivery.ledger import Ledger, Rows, Superseded
 from proxy.delivery.shelf import Shelf
-from proxy.delivery.sources import Source, UpstreamSource
+from proxy.delivery.sources import BucketSource, Source, UpstreamSource
 from proxy.errors import (
     CatalogError,
     CorruptClip,
     FirstviewError,
     ObjectConflict,
 )
-from proxy.records import ClipFacts, Generation, Status
+from proxy.media import mp4
+from proxy.records import ClipFacts, Generation, MediaFacts, Status
 from proxy.settings import Settings
 from proxy.storage import keys
 from proxy.storage.bucket import Bucket, Upload
@@ -46,6 +48,7 @@ from proxy.storage.open_files import OpenFile, OpenFiles
 from proxy.telemetry.metrics import Metrics
 
 _RETRIES_AT_ONCE = 4
+_DISTRUSTED = 1024
 
 log = structlog.get_logger()
 
@@ -65,6 +68,7 @@ class Ownership:
         executor: Executor,
         clock: Clock,
         metrics: Metrics,
+        keeps_copies: bool = True,
     ) -> None:
         """Take the parts it works with."""
         self._settings = settings
@@ -77,9 +81,11 @@ class Ownership:
         """Told of every clip that has just been stored."""
         self._commits = Commits(settings, bucket, clock, metrics)
         self._ledger = Ledger(rows, clock, metrics)
-        self._shelf = Shelf(disk, files, executor)
+        self._shelf = Shelf(disk, files, executor, keeps=keeps_copies)
         self._kept: dict[str, Kept] = {}
         self._left_behind: list[str] = []
+        self.distrusted: LRUCache[str, bool] = LRUCache(_DISTRUSTED)
+        """Ids whose object in the bucket was read and is not what it says it is."""
         self._wake = asyncio.Event()
         self._attempts: set[asyncio.Task[bool]] = set()
 
@@ -99,6 +105,8 @@ class Ownership:
 
     async def refused(self, source: Source, error: FirstviewError) -> None:
         """Let the catalog count what the source or the bucket does not have."""
+        if isinstance(source, BucketSource) and isinstance(error, CorruptClip):
+            self.distrusted[source.request_id] = True
         self._ledger.refused(source, error)
 
     def adopted(self, row: Generation | None, facts: ClipFacts) -> None:
@@ -149,6 +157,22 @@ class Ownership:
     def __contains__(self, request_id: str) -> bool:
         """Whether a clip waits, or is just being cleared away."""
         return request_id in self._kept
+
+    async def outcome(self, request_id: str) -> FirstviewError | None:
+        """Wait until nothing of a clip is being stored; what the last attempt failed with, if any.
+
+        Returns as soon as one attempt has failed: what is tried again may take an outage.
+        """
+        kept = self._kept.get(request_id)
+        if kept is not None:
+            await kept.tried.wait()
+            return kept.failure
+        await self._ledger.settled(request_id)
+        return None
+
+    def retry_now(self) -> None:
+        """Try again at once to store what is kept."""
+        self._all_are_due()
 
     async def disown(self, request_id: str) -> None:
         """The id was re-pointed: what is kept under it is of no use."""
@@ -232,17 +256,25 @@ class Ownership:
                     await self._ledger.confirm(kept)
             await self._commits.commit(kept, lambda: self._ledger.confirm(kept))
             kept.committed = True
-        await self._ledger.stored(kept)
+        await self._ledger.stored(kept, await self._described(kept))
         self.on_stored(facts)
         await self._shelf.settle(kept, linked=self._bucket.is_local)
+        kept.failure = None
         await self._drop(kept)
         log.info("stored", request_id=facts.request_id, bytes=facts.length, sha256=kept.sha256)
+
+    async def _described(self, kept: Kept) -> MediaFacts | None:
+        """What the mp4 says of itself; never a reason not to store it."""
+        fd, length = kept.file.fd, kept.facts.length
+        return await self._shelf.in_thread(lambda: mp4.describe_file(fd, length))
 
     async def _postpone(self, kept: Kept, error: FirstviewError) -> None:
         if kept.superseded:
             await self._drop(kept)
             return
         kept.tries += 1
+        kept.failure = error
+        kept.tried.set()
         longest = self._settings.bucket_retry_max_wait
         wait = min(longest, self._settings.bucket_retry_wait * 2 ** min(kept.tries - 1, 20))
         wait = wait / 2 + self._clock.jitter(wait / 2)
@@ -265,6 +297,7 @@ class Ownership:
 
         Our copy stays too, in the disk cache, or every view would fetch the clip again.
         """
+        kept.failure = error
         self._metrics.store_failures.labels(error.slug).inc()
         log.error(
             "the bucket holds other bytes under this id; they were left untouched",
@@ -279,6 +312,7 @@ class Ownership:
 
     async def _drop(self, kept: Kept) -> None:
         """Forget a clip, and clear away what is left of it here and in the bucket."""
+        kept.tried.set()
         upload, kept.upload = kept.upload, None
         if upload is not None:
             self._commits.abandon(upload)
@@ -286,9 +320,8 @@ class Ownership:
         if self._kept.get(kept.facts.request_id) is kept:
             del self._kept[kept.facts.request_id]
 
-    async def close(self) -> None:
+    async def close(self, timeout: float) -> None:
         """Let uploads and notes finish for a while; kept clips stay on disk for the next start."""
-        timeout = self._settings.drain_timeout
         if self._attempts:
             _, late = await asyncio.wait(set(self._attempts), timeout=timeout)
             for attempt in late:

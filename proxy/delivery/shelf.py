@@ -27,8 +27,11 @@ log = structlog.get_logger()
 class Shelf:
     """Local copies, on their way to the disk cache or to a local bucket's own file."""
 
-    def __init__(self, disk: DiskCache, files: OpenFiles, executor: Executor) -> None:
-        """Take the places."""
+    def __init__(
+        self, disk: DiskCache, files: OpenFiles, executor: Executor, *, keeps: bool = True
+    ) -> None:
+        """Take the places; without `keeps` no copy is kept of a clip that its bucket has."""
+        self._keeps = keeps
         self._disk = disk
         self._files = files
         self._executor = executor
@@ -52,6 +55,11 @@ class Shelf:
     async def place(self, path: Path, file: OpenFile, reservation: Reservation) -> bool:
         """Move a file into the disk cache; if that is impossible, it is not kept at all."""
         request_id = file.facts.request_id
+        if not self._keeps:
+            reservation.release()
+            file.release()
+            await self.in_thread(lambda: path.unlink(missing_ok=True))
+            return True
         try:
             await self._disk.adopt(path, file.facts, reservation)
         except OSError as error:

@@ -17,6 +17,15 @@ _KNOWN = frozenset(
 )
 """Boxes at the top whose size is believed; whatever else follows a clip is nobody's business."""
 
+FTYP_BYTES = 8
+"""How much of a file tells whether it is one: 4 bytes of size, then `ftyp` (§4.3)."""
+
+
+def is_clip_start(first: bytes) -> bool:
+    """Whether a file that begins so is an ISO media file; takes its first bytes, 8 at least."""
+    return first[4:8] == b"ftyp"
+
+
 _SHORT, _LONG = struct.Struct(">I4s"), struct.Struct(">I4sQ")
 
 

@@ -17,6 +17,8 @@ Data directory (FIRSTVIEW_DATA_DIR):
     spool/<request_id>.<source>.json               its facts: who it is, where it came from
     cache/<2 hex>/<request_id>.<etag>.mp4          a whole clip whose bucket copy is elsewhere
     cache/<2 hex>/<request_id>.<etag>.json         its facts
+    worker/                                        spool/ and cache/ of processes without viewers,
+                                                   which keep no copy of what is stored
 
 `<source>` is the first 16 hex digits of the SHA-256 of the source's identity, so that a re-pointed
 id never continues the file of its former source.
@@ -62,6 +64,11 @@ def database_url(configured: str, data_dir: Path) -> str:
 def bucket_url(configured: str, data_dir: Path) -> str:
     """The bucket's URL: as configured, else the embedded bucket's directory."""
     return configured or (data_dir.absolute() / "bucket").as_uri()
+
+
+def worker_dir(data_dir: Path) -> Path:
+    """Where processes that only work on jobs have their local files."""
+    return data_dir / "worker"
 
 
 def spool_dir(data_dir: Path) -> Path:

@@ -1,0 +1,156 @@
+"""One running firstview: an origin with its listeners, or a process that only works on jobs.
+
+Belongs here: in what order the groups of parts start and stop. Must not know: what is in them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from proxy.app.corridor import Corridor, open_corridor
+from proxy.app.grace import Grace
+from proxy.app.labour import Labour, open_labour
+from proxy.app.listeners import Ports, listen, listen_admin
+from proxy.app.places import Places, open_places
+from proxy.catalog.engine import Catalog
+from proxy.catalog.generations import Generations
+from proxy.clock import Clock
+from proxy.delivery.flights import Flights
+from proxy.delivery.locate import Locator
+from proxy.delivery.own import Ownership
+from proxy.jobs.runs import OnDone
+from proxy.settings import Settings
+from proxy.storage.bucket import Bucket
+from proxy.storage.disk_cache import DiskCache
+from proxy.telemetry.metrics import Metrics
+from proxy.upstream.fetch import Upstream
+
+
+class App:
+    """One process: its parts, and the addresses it listens on."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Take the settings; use `running`."""
+        self.settings = settings
+        self.metrics = Metrics()
+        self.clock = Clock()
+        self._places: Places | None = None
+        self._corridor: Corridor | None = None
+        self._labour: Labour | None = None
+        self._ports = Ports()
+        self._grace = Grace(settings.drain_timeout, self.clock)
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[App]:
+        """Start everything, and stop it in the opposite order. Raises what is misconfigured."""
+        async with contextlib.AsyncExitStack() as stack:
+            await self._open(stack, has_viewers=True, works=self.settings.worker)
+            self._ports = await stack.enter_async_context(
+                listen(self.places, self.corridor, self.labour, self._grace)
+            )
+            stack.callback(self._grace.begin)
+            yield self
+
+    @contextlib.asynccontextmanager
+    async def working(self, *, listens: bool, on_done: OnDone | None = None) -> AsyncIterator[App]:
+        """Only work on jobs, without viewers; with `listens` the admin listener is there.
+
+        `on_done` hears of every job that was run. Raises what is misconfigured.
+        """
+        async with contextlib.AsyncExitStack() as stack:
+            await self._open(stack, has_viewers=False, works=True, on_done=on_done)
+            if listens:
+                admin = await stack.enter_async_context(listen_admin(self.places, self.corridor))
+                self._ports = Ports(admin=admin)
+            stack.callback(self._grace.begin)
+            yield self
+
+    async def _open(
+        self,
+        stack: contextlib.AsyncExitStack,
+        *,
+        has_viewers: bool,
+        works: bool,
+        on_done: OnDone | None = None,
+    ) -> None:
+        self._places = await stack.enter_async_context(
+            open_places(self.settings, self.clock, self.metrics, has_viewers=has_viewers)
+        )
+        self._corridor = await stack.enter_async_context(open_corridor(self._places, self._grace))
+        self._labour = await stack.enter_async_context(
+            open_labour(self._places, self._corridor, self._grace, works=works, on_done=on_done)
+        )
+
+    # -- its parts ---
+
+    @property
+    def places(self) -> Places:
+        """Where things are kept."""
+        if self._places is None:
+            raise AssertionError("the application is not running")
+        return self._places
+
+    @property
+    def corridor(self) -> Corridor:
+        """What finds and fills clips."""
+        if self._corridor is None:
+            raise AssertionError("the application is not running")
+        return self._corridor
+
+    @property
+    def labour(self) -> Labour:
+        """What is done without a viewer."""
+        if self._labour is None:
+            raise AssertionError("the application is not running")
+        return self._labour
+
+    @property
+    def public_port(self) -> int:
+        """Port of the public listener."""
+        return self._ports.public
+
+    @property
+    def admin_port(self) -> int:
+        """Port of the admin listener."""
+        return self._ports.admin
+
+    @property
+    def catalog(self) -> Catalog:
+        """The open catalog."""
+        return self.places.catalog
+
+    @property
+    def generations(self) -> Generations:
+        """Its generations."""
+        return self.places.generations
+
+    @property
+    def bucket(self) -> Bucket:
+        """The owned bucket."""
+        return self.places.bucket
+
+    @property
+    def upstream(self) -> Upstream:
+        """Where clips come from."""
+        return self.places.upstream
+
+    @property
+    def disk(self) -> DiskCache:
+        """The disk cache."""
+        return self.places.disk
+
+    @property
+    def flights(self) -> Flights:
+        """Clips on their way in."""
+        return self.corridor.flights
+
+    @property
+    def ownership(self) -> Ownership:
+        """Clips between verified and stored."""
+        return self.corridor.ownership
+
+    @property
+    def locator(self) -> Locator:
+        """What finds clips."""
+        return self.corridor.locator

@@ -1,0 +1,91 @@
+"""The corridor, put together: what finds clips, fills them, owns them.
+
+Belongs here: which part gets which. Must not know: what any of them does, or who asks for clips.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from proxy.app.grace import Grace
+from proxy.app.places import Places
+from proxy.delivery.candidates import Candidates
+from proxy.delivery.fill import Fills
+from proxy.delivery.flights import Flights
+from proxy.delivery.locate import Locator
+from proxy.delivery.mirror import Mirrors
+from proxy.delivery.near import Near
+from proxy.delivery.own import Ownership
+from proxy.delivery.remembered import Remembered
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Corridor:
+    """The ways in: `locator` for viewers, `mirrors` for jobs; both end in the same fills."""
+
+    flights: Flights
+    ownership: Ownership
+    locator: Locator
+    mirrors: Mirrors
+
+
+@contextlib.asynccontextmanager
+async def open_corridor(places: Places, grace: Grace) -> AsyncIterator[Corridor]:
+    """Take up what an earlier process left, and at the end let fills and uploads finish."""
+    settings, clock, metrics = places.settings, places.clock, places.metrics
+    async with contextlib.AsyncExitStack() as stack:
+        ownership = Ownership(
+            settings,
+            bucket=places.bucket,
+            rows=places.generations,
+            disk=places.disk,
+            files=places.files,
+            spool_dir=places.spool_dir,
+            executor=places.executor,
+            clock=clock,
+            metrics=metrics,
+            keeps_copies=places.has_viewers,
+        )
+        await ownership.load()
+        stack.push_async_callback(lambda: ownership.close(grace.left))
+        fills = Fills(
+            settings,
+            spool_dir=places.spool_dir,
+            disk=places.disk,
+            owner=ownership,
+            executor=places.executor,
+            clock=clock,
+            metrics=metrics,
+        )
+        flights = Flights(settings.max_fills)
+        near = Near(places.bucket, places.disk, places.files, ownership)
+        rows = Remembered(settings, places.generations, clock, metrics)
+        candidates = Candidates(settings, places.bucket, places.upstream, clock, metrics)
+        locator = Locator(
+            settings, near=near, rows=rows, candidates=candidates, flights=flights, fills=fills
+        )
+        ownership.on_stored = rows.stored
+        mirrors = Mirrors(
+            bucket=places.bucket,
+            rows=places.generations,
+            near=near,
+            candidates=candidates,
+            flights=flights,
+            fills=fills,
+            ownership=ownership,
+            clock=clock,
+        )
+        stack.push_async_callback(lambda: flights.drain(grace.left))
+        retries = asyncio.create_task(ownership.run(), name="kept clips")
+        stack.push_async_callback(cancel, retries)
+        yield Corridor(flights=flights, ownership=ownership, locator=locator, mirrors=mirrors)
+
+
+async def cancel(task: asyncio.Task[None]) -> None:
+    """End a task that runs for ever."""
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task

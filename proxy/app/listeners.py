@@ -1,0 +1,111 @@
+"""The listeners: the public one, and the owner's.
+
+Belongs here: what is behind each address, and opening and closing the sockets. Must not know: how
+anything is answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from proxy.app.corridor import Corridor
+from proxy.app.grace import Grace
+from proxy.app.labour import Labour
+from proxy.app.places import Places
+from proxy.delivery.send import Sender
+from proxy.security.jwks import Signers
+from proxy.upstream.allowlist import Policy, check_url
+from proxy.upstream.fal_jwks import FalJwks
+from proxy.web.admin import Admin
+from proxy.web.connection import Listener
+from proxy.web.public import Public
+from proxy.web.videos import Videos
+from proxy.web.webhooks import Webhooks
+
+_BACKLOG = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where the listeners are; 0: not listening."""
+
+    public: int = 0
+    admin: int = 0
+
+
+@contextlib.asynccontextmanager
+async def listen(
+    places: Places, corridor: Corridor, labour: Labour, grace: Grace
+) -> AsyncIterator[Ports]:
+    """Open both listeners; the public one lets its replies finish at the end."""
+    settings, metrics = places.settings, places.metrics
+    async with contextlib.AsyncExitStack() as stack:
+        sender = Sender(settings, places.clock, metrics)
+        videos = Videos(settings, corridor.locator, sender, metrics)
+        webhooks = await stack.enter_async_context(_open_webhooks(places, labour))
+        listener = Listener(Public(videos, metrics, webhooks=webhooks), settings, metrics)
+        stack.push_async_callback(lambda: listener.shutdown(grace.left))
+        host, port = settings.listen_address
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(listener, host, port, backlog=_BACKLOG)
+        stack.callback(server.close)
+        public = server.sockets[0].getsockname()[1]
+        admin = await stack.enter_async_context(listen_admin(places, corridor))
+        yield Ports(public, admin)
+
+
+@contextlib.asynccontextmanager
+async def _open_webhooks(places: Places, labour: Labour) -> AsyncIterator[Webhooks]:
+    settings, clock = places.settings, places.clock
+    policy = Policy.of(settings.upstream_hosts, insecure=settings.upstream_allow_insecure)
+    async with FalJwks(settings) as jwks:
+        signers = Signers(settings, jwks.fetch, clock)
+        try:
+            yield Webhooks(
+                settings,
+                signers=signers,
+                notices=labour.notices,
+                check=lambda url: check_url(url, policy),
+                wake=labour.worker.wake,
+                metrics=places.metrics,
+                clock=clock,
+            )
+        finally:
+            await signers.close()
+
+
+@contextlib.asynccontextmanager
+async def listen_admin(places: Places, corridor: Corridor) -> AsyncIterator[int]:
+    """Open the admin listener; gives its port."""
+    settings = places.settings
+    policy = Policy.of(settings.upstream_hosts, insecure=settings.upstream_allow_insecure)
+    admin = Admin(
+        settings,
+        generations=places.generations,
+        locator=corridor.locator,
+        metrics=places.metrics,
+        refresh=lambda: _refresh_gauges(places, corridor),
+        ready=places.catalog.ping,  # hits need no catalog; everything else does
+        allowed=lambda url: check_url(url, policy),
+    )
+    runner = web.AppRunner(admin.app(), access_log=None)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, *settings.admin_address)
+        await site.start()
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
+def _refresh_gauges(places: Places, corridor: Corridor) -> None:
+    metrics = places.metrics
+    metrics.fills_in_flight.set(len(corridor.flights))
+    metrics.kept.set(len(corridor.ownership))
+    metrics.cached_clips.set(len(places.disk))
+    metrics.disk_used.set(places.disk.used)

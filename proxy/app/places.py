@@ -1,0 +1,147 @@
+"""Where things are kept: the catalog, the bucket, upstream, the local disk.
+
+Belongs here: opening them and closing them in order. Must not know: what is done with them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import resource
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TypedDict
+
+import aiohttp
+
+from proxy.catalog.engine import Catalog, open_catalog
+from proxy.catalog.generations import Generations
+from proxy.clock import Clock
+from proxy.settings import Settings
+from proxy.storage import keys
+from proxy.storage.bucket import Bucket
+from proxy.storage.disk_cache import DiskCache
+from proxy.storage.open_files import OpenFiles
+from proxy.storage.opening import open_bucket
+from proxy.telemetry.metrics import Metrics
+from proxy.upstream.fetch import Upstream
+
+_DISK_THREADS = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """All that outlives a request. `local_dir` is this process's own part of the data directory.
+
+    `has_viewers` is False for a process that only works on jobs: it keeps no copies of clips.
+    """
+
+    settings: Settings
+    clock: Clock
+    metrics: Metrics
+    has_viewers: bool
+    local_dir: Path
+    executor: ThreadPoolExecutor
+    catalog: Catalog
+    generations: Generations
+    bucket: Bucket
+    upstream: Upstream
+    disk: DiskCache
+    files: OpenFiles
+
+    @property
+    def spool_dir(self) -> Path:
+        """Where this process has its clips on their way in."""
+        return keys.spool_dir(self.local_dir)
+
+
+@contextlib.asynccontextmanager
+async def open_places(
+    settings: Settings, clock: Clock, metrics: Metrics, *, has_viewers: bool
+) -> AsyncIterator[Places]:
+    """Open everything; raises SettingsError, CatalogError or BucketError if that is impossible."""
+    _raise_file_limit()
+    local_dir = settings.data_dir if has_viewers else keys.worker_dir(settings.data_dir)
+    async with contextlib.AsyncExitStack() as stack:
+        executor = ThreadPoolExecutor(_DISK_THREADS, thread_name_prefix="disk")
+        stack.push_async_callback(asyncio.to_thread, executor.shutdown)
+        await asyncio.get_running_loop().run_in_executor(executor, _make, local_dir)
+        files = OpenFiles(settings.open_files)
+        stack.callback(files.close)
+        catalog = await open_catalog(
+            keys.database_url(settings.database_url.get_secret_value(), settings.data_dir)
+        )
+        stack.push_async_callback(catalog.close)
+        session = await stack.enter_async_context(_bucket_session(settings))
+        bucket_url = keys.bucket_url(settings.bucket_url, settings.data_dir)
+        bucket = await open_bucket(bucket_url, settings, session)
+        stack.push_async_callback(bucket.close)
+        upstream = await stack.enter_async_context(Upstream(settings, clock=clock))
+        disk = DiskCache(
+            keys.cache_dir(local_dir),
+            max_bytes=settings.cache_max_bytes,
+            keep_free=settings.disk_reserve,
+            executor=executor,
+            on_evict=files.drop,
+            evictions=metrics.evictions,
+        )
+        await disk.load()
+        yield Places(
+            settings=settings,
+            clock=clock,
+            metrics=metrics,
+            has_viewers=has_viewers,
+            local_dir=local_dir,
+            executor=executor,
+            catalog=catalog,
+            generations=Generations(catalog, **of_new_rows(settings), clock=clock),
+            bucket=bucket,
+            upstream=upstream,
+            disk=disk,
+            files=files,
+        )
+
+
+class NewRows(TypedDict):
+    """What the settings say of rows that are new to the catalog."""
+
+    clip_url: Callable[[str], str]
+    keep_prompts: bool
+    expires_after: timedelta | None
+
+
+def of_new_rows(settings: Settings) -> NewRows:
+    """What whoever writes generations has to be told."""
+    public, expires = settings.public_url.rstrip("/"), settings.upstream_expires_after
+    return NewRows(
+        clip_url=lambda request_id: f"{public}{keys.clip_path(request_id)}",
+        keep_prompts=settings.keep_prompts,
+        expires_after=None if expires is None else timedelta(seconds=expires),
+    )
+
+
+@contextlib.asynccontextmanager
+async def _bucket_session(settings: Settings) -> AsyncIterator[aiohttp.ClientSession]:
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30)
+    async with aiohttp.ClientSession(
+        connector=connector,
+        auto_decompress=False,
+        read_bufsize=int(settings.upstream_read_buffer),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=settings.bucket_connect_timeout),
+    ) as session:
+        yield session
+
+
+def _make(directory: Path) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+
+
+def _raise_file_limit() -> None:
+    """Every viewer and every open clip is a descriptor: take all that the system allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,190 @@
+"""Mirrors: bringing a clip into the bucket because a job asks for it, with no viewer.
+
+Belongs here: the same places and the same fill as for a viewer, and waiting until the clip is
+stored. Must not know: jobs, leases, when anything is tried again.
+
+    stored already ─▶ done
+    in flight, kept ─▶ wait for it
+    in the bucket ─▶ let the catalog know
+    nowhere ─▶ a fill without a viewer, which viewers may join ─▶ wait until it is stored
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from proxy.clock import Clock
+from proxy.delivery import identity
+from proxy.delivery.candidates import Candidates
+from proxy.delivery.fill import Fills
+from proxy.delivery.flights import Flight, Flights
+from proxy.delivery.ledger import Rows
+from proxy.delivery.near import Near
+from proxy.delivery.own import Ownership
+from proxy.errors import (
+    ClipFailed,
+    ClipGone,
+    ClipNotReady,
+    ObjectConflict,
+    ObjectMissing,
+    Overloaded,
+    SourceChanged,
+    StillKept,
+    UnknownClip,
+)
+from proxy.media.boxes import is_clip_start
+from proxy.records import ClipFacts, Generation, Status
+from proxy.storage import keys
+from proxy.storage.bucket import Bucket, ObjectInfo
+
+_FIRST_BYTES = 64
+
+log = structlog.get_logger()
+
+
+class Mirrors:
+    """Brings clips into the bucket. Cancelling a call never stops a fill: others may watch it."""
+
+    def __init__(
+        self,
+        *,
+        bucket: Bucket,
+        rows: Rows,
+        near: Near,
+        candidates: Candidates,
+        flights: Flights,
+        fills: Fills,
+        ownership: Ownership,
+        clock: Clock,
+    ) -> None:
+        """Take the corridor's parts."""
+        self._bucket = bucket
+        self._rows = rows
+        self._near = near
+        self._candidates = candidates
+        self._flights = flights
+        self._fills = fills
+        self._ownership = ownership
+        self._clock = clock
+        self.on_stored: Callable[[ClipFacts], None] = ownership.on_stored
+        """Told of clips that were found in the bucket."""
+
+    async def mirror(self, request_id: str) -> None:
+        """Return when the clip is stored.
+
+        Raises UnknownClip, ClipFailed, ClipGone (there is nothing to store), ClipNotReady (no URL
+        yet), StillKept (safe on the local disk, but the bucket or the catalog is away),
+        ObjectConflict (the key holds bytes that are not ours), BucketError, CatalogError,
+        Overloaded, and whatever the source's errors are.
+        """
+        flight = self._flights.get(request_id)
+        if flight is None and request_id not in self._ownership:
+            row = _mirrorable(await self._rows.get(request_id))
+            if row.status is Status.STORED or await self._is_in_bucket(row):
+                return
+            flight = self._board(row)
+        if flight is not None:
+            await self._landed(flight)
+        await self._stored(request_id)
+
+    def _board(self, row: Generation) -> Flight | None:
+        """Join or start the clip's fill; None if the clip has become whole here meanwhile.
+
+        Nothing is awaited between the last look and the start, as in `Locator.find`.
+        """
+        request_id = row.request_id
+        if request_id in self._ownership or self._near.present(request_id) is not None:
+            return None
+        sources = self._candidates.of(request_id, row, None)
+        flight, _ = self._flights.join_or_start(
+            request_id, sources, self._fills.run, by_range=False, by_job=True
+        )
+        return flight
+
+    @staticmethod
+    async def _landed(flight: Flight) -> None:
+        """Wait until a fill has ended, in whatever way; raise what it failed with."""
+        if flight.task is not None:
+            await asyncio.wait({flight.task})
+        if isinstance(flight.error, ObjectMissing):
+            raise ClipGone
+        if flight.error is not None:
+            raise flight.error
+        if flight.superseded:
+            raise SourceChanged("the id means another clip by now")
+        if flight.spool is None:
+            raise Overloaded("there is no room on the local disk for the clip")
+
+    async def _stored(self, request_id: str) -> None:
+        """Wait until a whole clip is stored, or until that has failed once."""
+        failure = await self._ownership.outcome(request_id)
+        if isinstance(failure, ObjectConflict):
+            raise failure
+        if failure is not None:
+            raise StillKept(f"kept on the local disk: {failure.detail}") from failure
+        row = await self._rows.get(request_id)
+        if row is None or row.status is not Status.STORED:
+            raise SourceChanged("the clip was filled, but it is not what its id means by now")
+
+    # -- what the bucket has already ---
+
+    async def _is_in_bucket(self, row: Generation) -> bool:
+        """Look for the clip in the bucket before it is fetched, and let the catalog know.
+
+        A process may have died between its commit and the catalog's row; or somebody has brought
+        the clip there by other means. Raises BucketError.
+        """
+        info = await self._bucket.head(keys.clip_key(row.request_id))
+        if info is None:
+            return False
+        facts = identity.facts_from_object(
+            row.request_id,
+            row,
+            size=info.size,
+            object_etag=info.etag,
+            last_modified=info.last_modified,
+            metadata=info.metadata,
+        )
+        distrusted = row.request_id in self._ownership.distrusted
+        if distrusted or not self._is_meant(row, facts) or not await self._is_clip(info):
+            return False
+        sha256, now = info.metadata.get(keys.META_SHA256), self._clock.now()
+        if not await self._rows.mark_stored(row.request_id, row.fal_url, facts, sha256, now):
+            return False
+        self.on_stored(facts)
+        log.info("found in the bucket", request_id=row.request_id, bytes=info.size)
+        return True
+
+    @staticmethod
+    def _is_meant(row: Generation, facts: ClipFacts) -> bool:
+        known = row.content_length
+        return known in {None, facts.length} and identity.same_clip(row, facts)
+
+    async def _is_clip(self, info: ObjectInfo) -> bool:
+        """Whether an object is what we wrote, or else begins like a clip."""
+        if keys.META_ETAG in info.metadata:
+            return True
+        if info.size == 0:
+            return False
+        stop = min(_FIRST_BYTES, info.size)
+        stream = await self._bucket.open(info.key, 0, stop, etag=info.etag)
+        try:
+            return is_clip_start(await stream.read())
+        finally:
+            await stream.close()
+
+
+def _mirrorable(row: Generation | None) -> Generation:
+    """Return the row, or raise what keeps it from being mirrored, now or for ever."""
+    if row is None:
+        raise UnknownClip
+    if row.status is Status.FAILED:
+        raise ClipFailed
+    if row.status is Status.LOST:
+        raise ClipGone
+    if row.status is Status.PENDING:
+        raise ClipNotReady
+    return row
