@@ -32,8 +32,9 @@ from proxy.storage.durable import (
 from proxy.storage.object_record import (
     Record,
     describe,
+    read_attribute,
     read_record,
-    was_altered,
+    renewed_record,
 )
 
 
@@ -98,7 +99,8 @@ class ObjectFiles:
                 os.close(fd)
                 return None
             record = read_record(fd, keys.object_meta_path(self.root, key))
-            altered = record is None and was_altered(fd)
+            record = record or renewed_record(fd)
+            altered = record is None and read_attribute(fd) is not None
         except BaseException:
             os.close(fd)
             raise

@@ -15,7 +15,7 @@ import contextlib
 import errno
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from typing import Any
 import orjson
 
 from proxy.storage.bucket import ObjectInfo
+from proxy.storage.durable import digest_of
 
 XATTR = "user.firstview"
 SIDECAR_VERSIONS = 2
@@ -102,14 +103,19 @@ def read_record(fd: int, sidecar: Path) -> Record | None:
     return record if record is not None and record.describes(stat) else None
 
 
-def was_altered(fd: int) -> bool:
-    """Whether an open file has a record, made for other bytes than it holds now.
+def renewed_record(fd: int) -> Record | None:
+    """Take a file that was touched, copied or restored for what it still is: the same bytes.
 
-    A sidecar cannot tell: an inode's number goes to the next file that needs one, which may be
-    somebody else's.
+    None if it never had a record, or holds other bytes than those it was made for. A sidecar does
+    not count: an inode's number goes to the next file that needs one, which may be a stranger's.
     """
-    record = read_attribute(fd)
-    return record is not None and not record.describes(os.fstat(fd))
+    record, stat = read_attribute(fd), os.fstat(fd)
+    if record is None or record.size != stat.st_size or digest_of(fd) != record.sha256:
+        return None
+    record = replace(record, mtime_ns=stat.st_mtime_ns)
+    with contextlib.suppress(OSError):  # a disk that may only be read: compared each time anew
+        write_attribute(fd, record)
+    return record
 
 
 def describe(
