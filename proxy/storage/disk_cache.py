@@ -10,10 +10,11 @@ overrun the budget; a reservation either becomes a cached clip or is given back.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import shutil
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,6 +177,20 @@ class DiskCache:
         # In the order of the calls: a clip that is back already must not lose its new file.
         async with self._moving:
             await self._in_thread(lambda: _delete(clip.path))
+
+    def batches(self, size: int) -> Iterator[list[ClipFacts]]:
+        """The facts of all cached clips, `size` at a time; what is cached meanwhile is left out."""
+        names = iter(list(self._clips))
+        while some := list(itertools.islice(names, size)):
+            yield [self._clips[name].facts for name in some if name in self._clips]
+
+    async def disown(self, facts: ClipFacts) -> bool:
+        """Remove the very clip of these facts; False if its place is free or another's by now."""
+        clip = self._clips.get(facts.request_id)
+        if clip is None or clip.facts != facts:
+            return False
+        await self.remove(facts.request_id)
+        return True
 
     async def _evict(self) -> None:
         if self._evictions is not None:
