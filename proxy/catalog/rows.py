@@ -60,8 +60,9 @@ def _position(created_at: datetime, request_id: str) -> tuple[ColumnElement[Any]
 
 
 def generation(row: Row[*tuple[Any, ...]]) -> Generation:
-    """The record of a selected row."""
-    return Generation(**row._mapping)  # noqa: SLF001 - SQLAlchemy's documented name
+    """The record of a row that `selection` selected."""
+    # By place: a page of rows looked up by name costs more than the query that finds them.
+    return Generation(**dict(zip(_COLUMNS, row, strict=True)))
 
 
 def _values(generation: Generation) -> dict[str, Any]:
