@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import asyncpg
-from sqlalchemy import URL, Connection, event
+from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -61,6 +61,24 @@ async def sqlite_engine(url: str, limits: Limits) -> AsyncEngine:
     )
     event.listen(engine.sync_engine, "connect", _set_up_sqlite)
     event.listen(engine.sync_engine, "begin", _begin_sqlite)
+    return engine
+
+
+def plain_sqlite_engine(url: str, patience: float) -> Engine:
+    """A synchronous engine for an existing file: for work of its own in a thread, not for serving.
+
+    Its transactions hold the write lock from the start; `patience` is how many seconds they wait
+    for it. Raises SettingsError.
+    """
+    engine = create_engine(
+        URL.create("sqlite", database=addresses.sqlite_path(url)),
+        connect_args={"isolation_level": None, "timeout": patience},
+        poolclass=NullPool,
+        execution_options={WRITES: True},
+        hide_parameters=True,
+    )
+    event.listen(engine, "connect", _set_up_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
     return engine
 
 

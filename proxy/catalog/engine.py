@@ -1,8 +1,8 @@
 """Connections to the catalog's database, and the one border where its failures are translated.
 
-Belongs here: running statements for so long and no longer, setting up the schema, closing; what a
-foreign exception means. Must not know: how a driver is set up (`drivers.py`), or any statement
-beyond those that set up.
+Belongs here: running statements for so long and no longer, opening at the right schema, closing;
+what a foreign exception means. Must not know: how a driver is set up (`drivers.py`), what the
+schema is, or any statement beyond those that set up.
 """
 
 from __future__ import annotations
@@ -10,21 +10,39 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 import asyncpg
-from sqlalchemy import exc, func, select
+import structlog
+from sqlalchemy import exc, func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from proxy.catalog.drivers import WRITES, Limits, postgres_engine, sqlite_engine
-from proxy.catalog.tables import metadata
-from proxy.errors import CatalogUnavailable, SettingsError
+from proxy.catalog import schema
+from proxy.catalog.drivers import (
+    WRITES,
+    Limits,
+    plain_sqlite_engine,
+    postgres_engine,
+    sqlite_engine,
+)
+from proxy.errors import CatalogUnavailable, SchemaOutdated, SettingsError
+
+# ruff: noqa: PLC0415 - alembic is imported only where there is something to migrate
 
 T = TypeVar("T")
 Work = Callable[[AsyncConnection], Awaitable[T]]
 
 # PostgreSQL's advisory locks are named by 64 bits.
 _SCHEMA_LOCK: Final = int.from_bytes(b"firstvie")
+_LONGEST_STEP: Final = 3600.0
+"""Seconds that one statement of a migration may take: an index over millions of rows takes some."""
+_LONGEST_FILE_LOCK_WAIT: Final = 60.0
+"""Seconds for which another process may be migrating the same SQLite file."""
+_LONGEST_TABLE_LOCK_WAIT: Final = "10s"
+"""Everyone else queues behind a migration that waits for a table, so it gives up early."""
+
+log = structlog.get_logger()
 
 # --- the map of foreign exceptions --------------------------------------------------------------
 
@@ -170,16 +188,6 @@ class Catalog:
         """Ask the database for an answer; raises CatalogUnavailable when there is none."""
         await self.read(lambda connection: connection.execute(select(1)))
 
-    async def create_schema(self) -> None:
-        """Create what is missing; of several processes that start at once, one does it."""
-
-        async def create(connection: AsyncConnection) -> None:
-            if self._turn is None:
-                await connection.execute(select(func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
-            await connection.run_sync(metadata.create_all)
-
-        await self.write(create)
-
     async def close(self) -> None:
         """Let what is running end, and close every connection; harmless when repeated."""
         if self._running:
@@ -187,20 +195,77 @@ class Catalog:
         await self._engine.dispose()
 
 
-async def open_catalog(url: str, limits: Limits | None = None) -> Catalog:
-    """Open the catalog at `sqlite:///path` or `postgresql://…` and create its tables if needed.
+async def open_catalog(
+    url: str, limits: Limits | None = None, *, migrate: bool | None = None
+) -> Catalog:
+    """Open the catalog at `sqlite:///path` or `postgresql://…`, at the schema that is needed.
 
-    Raises SettingsError for an address that cannot be one, CatalogUnavailable if the database
-    does not answer. Neither repeats the address: it may hold a password.
+    An older or missing schema is migrated: with None in SQLite only, because there this process is
+    alone with its file; several replicas share a PostgreSQL, and when its schema changes is for
+    their owner to say. Several processes may do this at once. Raises SettingsError for an address
+    that cannot be one, SchemaOutdated for a schema that may not be migrated, CatalogUnavailable if
+    the database does not answer. None of them repeats the address: it may hold a password.
     """
     limits = limits or Limits()
-    catalog = Catalog(await _engine(url, limits), limits)
+    engine = await _engine(url, limits)
+    catalog = Catalog(engine, limits)
     try:
-        await catalog.create_schema()
+        revision = await schema.current(catalog)
+        if schema.is_behind(revision):
+            if not (engine.dialect.name == "sqlite" if migrate is None else migrate):
+                raise SchemaOutdated
+            await migrate_catalog(url, limits)
+        elif revision != schema.HEAD:
+            log.warning("the catalog's schema is newer than this firstview", revision=revision)
     except BaseException:
         await catalog.close()
         raise
     return catalog
+
+
+async def migrate_catalog(url: str, limits: Limits | None = None) -> str | None:
+    """Bring the catalog's schema to `schema.HEAD`; return the revision that it had, None if none.
+
+    One transaction, so all of it or nothing; of several processes that try at once, one does it and
+    the others find it done. A newer schema is left alone. Raises as `open_catalog` does.
+    """
+    limits = limits or Limits()
+    patient = replace(limits, command=_LONGEST_STEP)
+    engine = await _engine(url, limits if url.startswith("sqlite:") else patient)
+    try:
+        if engine.dialect.name == "sqlite":
+            return await asyncio.to_thread(_migrate_sqlite, url)
+        return await _migrate_postgres(engine)
+    except Exception as error:
+        if is_away(error):
+            raise CatalogUnavailable from error
+        raise
+    finally:
+        await engine.dispose()
+
+
+def _migrate_sqlite(url: str) -> str | None:
+    from proxy.catalog.migrations import apply
+
+    scripts = apply.load()
+    with plain_sqlite_engine(url, _LONGEST_FILE_LOCK_WAIT).begin() as connection:
+        return apply.upgrade(connection, scripts)
+
+
+async def _migrate_postgres(engine: AsyncEngine) -> str | None:
+    scripts = await asyncio.to_thread(_load_steps)
+    from proxy.catalog.migrations import apply  # by now without reading any file
+
+    async with engine.begin() as connection:
+        await connection.execute(select(func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
+        await connection.execute(text(f"SET LOCAL lock_timeout = '{_LONGEST_TABLE_LOCK_WAIT}'"))
+        return await connection.run_sync(apply.upgrade, scripts)
+
+
+def _load_steps() -> Any:  # noqa: ANN401 - alembic's scripts, which are not imported here
+    from proxy.catalog.migrations import apply
+
+    return apply.load()
 
 
 async def _engine(url: str, limits: Limits) -> AsyncEngine:
