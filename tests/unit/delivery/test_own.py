@@ -99,7 +99,7 @@ class Rows:
     async def note_refusal(self, *_: object) -> None:
         pass
 
-    async def mark_stored(self, *_: object) -> bool:
+    async def mark_stored(self, *_: object, **__: object) -> bool:
         if self.failures:
             raise self.failures.pop(0)
         self.marked += 1
@@ -157,7 +157,7 @@ class Stage:
         finally:
             retrying.cancel()
             await asyncio.gather(retrying, return_exceptions=True)
-            await owner.close()
+            await owner.close(1.0)
             self.files.close()
 
     async def take(self, owner: Ownership, request_id: str = "clip") -> Upload:
