@@ -47,7 +47,7 @@ _WORK: Final = frozenset({"accepted", "resolving"})
 _UNAVAILABLE: Final = 503
 _LONGEST_REASON: Final = 300
 # As `outputs.notice_of` and fal's own messages have them; to the end, since spaces prove nothing.
-_ADDRESS: Final = re.compile(r"(?:(?<=The address: )|data:|[\w+.-]*://).*")
+_ADDRESS: Final = re.compile(r"(?:(?<=The address: )|data:(?=\S)|[\w+.-]*://).*")
 _FIELDS: Final = headers.block(
     [("Content-Type", "application/json"), ("Cache-Control", "no-store")]
 )
