@@ -16,7 +16,9 @@ pytest_plugins = [
     "tests.fixtures.truth",
     "tests.fixtures.fal",
     "tests.fixtures.bucket",
+    "tests.fixtures.catalog",
     "tests.fixtures.origin",
+    "tests.fixtures.swept",
 ]
 
 # The default never fails by chance: the same examples each time, and no judgement by the clock.

@@ -19,16 +19,12 @@ import structlog
 from proxy.catalog.sweeping import Sweeping
 from proxy.clock import Clock
 from proxy.errors import FirstviewError, LeaseLost
-from proxy.jobs.turns import Turn, Turns
+from proxy.jobs.turns import SOON, Turn, Turns
 from proxy.records import Generation, Status
 from proxy.settings import Settings
 from proxy.storage import keys
 from proxy.storage.bucket import Bucket, ObjectInfo
 from proxy.telemetry.metrics import Metrics
-
-SOON: Final = 60.0
-"""Seconds after which a check that was put off goes on, and between two looks whether one is due;
-less where sweeps are made more often than that."""
 
 _NAME: Final = "check"
 _PAGE: Final = 100

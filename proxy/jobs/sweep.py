@@ -21,17 +21,13 @@ import structlog
 from proxy.catalog.sweeping import Filed, Sweeping
 from proxy.clock import Clock
 from proxy.errors import BucketError, FirstviewError, LeaseLost
-from proxy.jobs.turns import Turn, Turns
+from proxy.jobs.turns import SOON, Turn, Turns
 from proxy.settings import Settings
 from proxy.storage import keys
 from proxy.telemetry.metrics import Metrics
 
 ORPHANED_AFTER: Final = timedelta(days=1)
 """An upload that was begun so long ago is nobody's any more, on whatever machine it began."""
-SOON: Final = 60.0
-"""Seconds after which a sweep that was put off is tried again, and between two looks whether one
-is due; less where sweeps are made more often than that."""
-
 _NAME: Final = "sweep"
 _UNSTORED, _PENDING, _UPLOADS = "unstored", "pending", "uploads"
 _STAGES: Final = (_UNSTORED, _PENDING, _UPLOADS)

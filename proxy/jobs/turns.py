@@ -20,6 +20,10 @@ import structlog
 from proxy.catalog.leases import Lease, Leases
 from proxy.errors import CatalogError, LeaseLost
 
+SOON: Final = 60.0
+"""Seconds after which work that was put off goes on, and between two looks whether it is due; less
+where sweeps are made more often than that."""
+
 _BEATS: Final = 3
 """Times that a lease is extended before it would have run out."""
 _GIVING_BACK: Final = 5.0
