@@ -17,6 +17,7 @@ from typing import Annotated
 import typer
 
 from proxy import __version__
+from proxy.cli import catalog_commands
 from proxy.errors import FirstviewError, RequestError, SettingsError
 
 # ruff: noqa: PLC0415 - importing what one command needs would slow down all others
@@ -32,6 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(catalog_commands.app, name="catalog")
 
 Json = Annotated[bool, typer.Option("--json", help="Write the result as JSON.")]
 
