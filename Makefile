@@ -134,6 +134,11 @@ reference: $(VENV)/.dev ## write docs/reference/ anew from the code
 bench: $(VENV)/.dev system-bench ## measure side by side with nginx (ARGS="--help")
 	@$(BIN)/python -m bench $(ARGS)
 
+.PHONY: scale
+scale: $(VENV)/.dev ## measure the catalog with a million generations (ROWS=1000000)
+	@SCALE_ROWS=$(or $(ROWS),1000000) $(BIN)/python -m pytest -n0 -s \
+		tests/integration/test_many_generations.py $(ARGS)
+
 # -- keeping up ------------------------------------------------------------------------------
 
 # One lock for Python 3.11 to 3.14. The hashes say which files are meant; where they come from is
