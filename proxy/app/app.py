@@ -45,7 +45,8 @@ class App:
     async def running(self) -> AsyncIterator[App]:
         """Start everything, and stop it in the opposite order. Raises what is misconfigured."""
         async with contextlib.AsyncExitStack() as stack:
-            await self._open(stack, has_viewers=True, works=self.settings.worker)
+            works = self.settings.worker
+            await self._open(stack, has_viewers=True, works=works, sweeps=works)
             self._ports = await stack.enter_async_context(
                 listen(self.places, self.corridor, self.labour, self._grace)
             )
@@ -53,14 +54,17 @@ class App:
             yield self
 
     @contextlib.asynccontextmanager
-    async def working(self, *, listens: bool, on_done: OnDone | None = None) -> AsyncIterator[App]:
-        """Only work on jobs, without viewers; with `listens` the admin listener is there.
+    async def working(
+        self, *, works: bool = True, sweeps: bool = True, on_done: OnDone | None = None
+    ) -> AsyncIterator[App]:
+        """Be a process without viewers; one that sweeps by itself has the admin listener too.
 
-        `on_done` hears of every job that was run. Raises what is misconfigured.
+        `works`: jobs are claimed and done. `on_done` hears of every job that was run. Raises what
+        is misconfigured.
         """
         async with contextlib.AsyncExitStack() as stack:
-            await self._open(stack, has_viewers=False, works=True, on_done=on_done)
-            if listens:
+            await self._open(stack, has_viewers=False, works=works, sweeps=sweeps, on_done=on_done)
+            if sweeps:
                 admin = await stack.enter_async_context(listen_admin(self.places, self.corridor))
                 self._ports = Ports(admin=admin)
             stack.callback(self._grace.begin)
@@ -72,6 +76,7 @@ class App:
         *,
         has_viewers: bool,
         works: bool,
+        sweeps: bool,
         on_done: OnDone | None = None,
     ) -> None:
         self._places = await stack.enter_async_context(
@@ -79,7 +84,14 @@ class App:
         )
         self._corridor = await stack.enter_async_context(open_corridor(self._places, self._grace))
         self._labour = await stack.enter_async_context(
-            open_labour(self._places, self._corridor, self._grace, works=works, on_done=on_done)
+            open_labour(
+                self._places,
+                self._corridor,
+                self._grace,
+                works=works,
+                sweeps=sweeps,
+                on_done=on_done,
+            )
         )
 
     # -- its parts ---
