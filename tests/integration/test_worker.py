@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from blockbuster import BlockBuster
 from structlog.testing import capture_logs
 
 from proxy.catalog.engine import open_catalog
@@ -24,6 +25,7 @@ from proxy.records import Job, JobKind, JobState
 from proxy.settings import Settings
 from proxy.telemetry.metrics import Metrics
 from proxy.upstream.breaker import HostResting
+from tests.fixtures.catalog import let_asyncpg_read_its_files
 from tests.fixtures.origin import settings_for, wait_for
 
 MIRROR, RESOLVE = JobKind.MIRROR, JobKind.RESOLVE
@@ -402,6 +404,25 @@ async def test_a_job_that_takes_its_workers_down_is_dead_without_being_run_again
     await crew.until(lambda: crew.outcomes() == {"dead": 1})
     assert work.jobs == []
     assert "stopped without a word" in ((await table.of("a")).last_error or "")
+
+
+async def test_workers_that_share_a_postgresql_run_each_job_once_between_them(
+    postgres_url: str, tmp_path: Path, _event_loop_guard: BlockBuster
+) -> None:
+    let_asyncpg_read_its_files(_event_loop_guard)
+    catalog = await open_catalog(postgres_url, migrate=True)
+    table = Table(catalog)
+    crew = Crew(table, tmp_path)
+    names = [f"j{number}" for number in range(100)]
+    await table.put(*names)
+    work = Work()
+    for _ in range(3):
+        crew.start(work)
+    await crew.empty()
+    await crew.until(lambda: crew.outcomes() == {"done": 100})
+    assert sorted(work.names()) == sorted(names)
+    await crew.stop()
+    await catalog.close()
 
 
 # --- a catalog that is away ---------------------------------------------------------------------
