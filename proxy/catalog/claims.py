@@ -54,7 +54,7 @@ async def claim(
     more: its worker died.
     """
     picked: dict[str, Job] = {}
-    for query in _orders(kind, now, expiring_by):
+    for query in orders(kind, now, expiring_by):
         wanted = limit - len(picked)
         if wanted <= 0:
             break
@@ -92,7 +92,7 @@ def _leased(job: Job, lease_owner: str, until: datetime) -> Job:
     )
 
 
-def _orders(
+def orders(
     kind: JobKind, now: datetime, expiring_by: datetime
 ) -> Iterator[Select[*tuple[Any, ...]]]:
     """Jobs that are due, in each of the orders in which they are picked, each by its own index.

@@ -49,6 +49,8 @@ class Errands:
         if before.fal_url is None and after.fal_url is not None:
             if after.status is Status.AVAILABLE:
                 self._instead[resolve] = self._mirror(after, asked=False)
+                # Whatever a mirror job found out without a URL says nothing any more.
+                self._restarted.add((after.request_id, JobKind.MIRROR))
             self._removed.add(resolve)
         elif after.status is Status.PENDING and before.model is None and after.model is not None:
             # Without its model fal could not be asked.

@@ -41,7 +41,7 @@ Key = tuple[str, JobKind]
 IDS_AT_ONCE: Final = 5000
 """Both databases take some 32,000 parameters in one statement."""
 
-_JOBS_AT_ONCE: Final = IDS_AT_ONCE * len(JobKind)
+JOBS_AT_ONCE: Final = IDS_AT_ONCE * len(JobKind)
 
 AFTERLIFE: Final = timedelta(days=1_826_000)
 """A dead job's `due_at` lies 5,000 years behind its death: it is never due, an index of what is
@@ -188,7 +188,7 @@ async def remove(
 def _locked(which: ColumnElement[bool]) -> ColumnElement[bool]:
     """Some thousand of these jobs, locked in the order of their keys."""
     query = select(jobs.c.request_id, jobs.c.kind).where(which)
-    ordered = query.order_by(jobs.c.request_id, jobs.c.kind).limit(_JOBS_AT_ONCE)
+    ordered = query.order_by(jobs.c.request_id, jobs.c.kind).limit(JOBS_AT_ONCE)
     # Not correlated: the statement around it changes the same table.
     return tuple_(jobs.c.request_id, jobs.c.kind).in_(ordered.with_for_update().correlate(None))
 
