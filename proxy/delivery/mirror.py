@@ -138,7 +138,7 @@ class Mirrors:
         the clip there by other means. Raises BucketError.
         """
         info = await self._bucket.head(keys.clip_key(row.request_id))
-        if info is None:
+        if info is None or info.altered:
             return False
         facts = identity.facts_from_object(
             row.request_id,
