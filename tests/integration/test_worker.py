@@ -180,6 +180,14 @@ async def table(tmp_path: Path) -> AsyncIterator[Table]:
 
 
 @pytest.fixture
+async def shared_table(postgres_url: str, _event_loop_guard: BlockBuster) -> AsyncIterator[Table]:
+    let_asyncpg_read_its_files(_event_loop_guard)
+    catalog = await open_catalog(postgres_url, migrate=True)
+    yield Table(catalog)
+    await catalog.close()
+
+
+@pytest.fixture
 async def crew(table: Table, tmp_path: Path) -> AsyncIterator[Crew]:
     crew = Crew(table, tmp_path)
     yield crew
@@ -407,14 +415,11 @@ async def test_a_job_that_takes_its_workers_down_is_dead_without_being_run_again
 
 
 async def test_workers_that_share_a_postgresql_run_each_job_once_between_them(
-    postgres_url: str, tmp_path: Path, _event_loop_guard: BlockBuster
+    shared_table: Table, tmp_path: Path
 ) -> None:
-    let_asyncpg_read_its_files(_event_loop_guard)
-    catalog = await open_catalog(postgres_url, migrate=True)
-    table = Table(catalog)
-    crew = Crew(table, tmp_path)
+    crew = Crew(shared_table, tmp_path)
     names = [f"j{number}" for number in range(100)]
-    await table.put(*names)
+    await shared_table.put(*names)
     work = Work()
     for _ in range(3):
         crew.start(work)
@@ -422,7 +427,6 @@ async def test_workers_that_share_a_postgresql_run_each_job_once_between_them(
     await crew.until(lambda: crew.outcomes() == {"done": 100})
     assert sorted(work.names()) == sorted(names)
     await crew.stop()
-    await catalog.close()
 
 
 # --- a catalog that is away ---------------------------------------------------------------------
