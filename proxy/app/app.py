@@ -65,7 +65,9 @@ class App:
         async with contextlib.AsyncExitStack() as stack:
             await self._open(stack, has_viewers=False, works=works, sweeps=sweeps, on_done=on_done)
             if sweeps:
-                admin = await stack.enter_async_context(listen_admin(self.places, self.corridor))
+                admin = await stack.enter_async_context(
+                    listen_admin(self.places, self.corridor, self.labour)
+                )
                 self._ports = Ports(admin=admin)
             stack.callback(self._grace.begin)
             yield self

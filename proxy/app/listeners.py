@@ -17,6 +17,7 @@ from proxy.app.corridor import Corridor
 from proxy.app.grace import Grace
 from proxy.app.labour import Labour
 from proxy.app.places import Places
+from proxy.catalog.search import Search
 from proxy.delivery.send import Sender
 from proxy.security.jwks import Signers
 from proxy.upstream.allowlist import Policy, check_url
@@ -55,7 +56,7 @@ async def listen(
         server = await loop.create_server(listener, host, port, backlog=_BACKLOG)
         stack.callback(server.close)
         public = server.sockets[0].getsockname()[1]
-        admin = await stack.enter_async_context(listen_admin(places, corridor))
+        admin = await stack.enter_async_context(listen_admin(places, corridor, labour))
         yield Ports(public, admin)
 
 
@@ -80,18 +81,22 @@ async def _open_webhooks(places: Places, labour: Labour) -> AsyncIterator[Webhoo
 
 
 @contextlib.asynccontextmanager
-async def listen_admin(places: Places, corridor: Corridor) -> AsyncIterator[int]:
+async def listen_admin(places: Places, corridor: Corridor, labour: Labour) -> AsyncIterator[int]:
     """Open the admin listener; gives its port."""
     settings = places.settings
     policy = Policy.of(settings.upstream_hosts, insecure=settings.upstream_allow_insecure)
     admin = Admin(
         settings,
         generations=places.generations,
+        search=Search(places.catalog),
+        jobs=labour.jobs,
         locator=corridor.locator,
         metrics=places.metrics,
+        clock=places.clock,
         refresh=lambda: _refresh_gauges(places, corridor),
         ready=places.catalog.ping,  # hits need no catalog; everything else does
         allowed=lambda url: check_url(url, policy),
+        wake=labour.worker.wake,
     )
     runner = web.AppRunner(admin.app(), access_log=None)
     await runner.setup()

@@ -157,12 +157,12 @@ def _seconds(value: object) -> float:
     return number
 
 
-def _moment(value: object) -> datetime:
-    """ISO 8601; without a zone it is UTC."""
+def moment(value: object) -> datetime:
+    """Read a time in ISO 8601, in UTC if it names no zone; raises ValueError that tells why not."""
     try:
-        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
-        if moment is not None:
-            return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+        found = datetime.fromisoformat(value) if isinstance(value, str) else None
+        if found is not None:
+            return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
         pass
     raise ValueError(f"must be a time such as 2026-11-21T10:30:00Z, not {_shown(value)}")
@@ -186,8 +186,10 @@ _FIELDS: Final = (
     _Field(("duration",), _seconds),
     _Field(("width",), _whole(_MOST_PIXELS, "pixels")),
     _Field(("height",), _whole(_MOST_PIXELS, "pixels")),
-    _Field(("created_at",), _moment),
-    _Field(("completed_at",), _moment),
+    _Field(("created_at",), moment),
+    _Field(("completed_at",), moment),
 )
 _IDS: Final = ("request_id ", "id ")
-KNOWN_NAMES: Final = frozenset(name for field in _FIELDS for name in field.names)
+NAMES: Final = tuple(field.names for field in _FIELDS)
+"""Of each field its own name, then the others."""
+KNOWN_NAMES: Final = frozenset(name for names in NAMES for name in names)

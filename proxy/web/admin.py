@@ -1,41 +1,33 @@
-"""The admin listener: metrics, health, and the API for generations.
+"""The admin listener: metrics, health, and the API.
 
-Belongs here: the addresses that only the owner reaches. Must not know: how the public listener
-answers, or how rows are kept.
+Belongs here: the addresses that only the owner reaches, and who may use the API. Must not know: how
+the public listener answers, or what the API's parts (`api_*.py`) do.
 """
 
 from __future__ import annotations
 
 import hmac
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Final
 
-import orjson
 import structlog
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from proxy.catalog.changes import Outcome
 from proxy.catalog.generations import Generations
-from proxy.catalog.imports import parse_body
+from proxy.catalog.jobs import Jobs
+from proxy.catalog.search import Search
+from proxy.clock import Clock
 from proxy.delivery.locate import Locator
-from proxy.errors import (
-    BadRequest,
-    BodyTooLarge,
-    FirstviewError,
-    InvalidRequestId,
-    MethodNotAllowed,
-    RouteNotFound,
-    SourceUntrusted,
-    Unauthorized,
-    UnknownClip,
-)
-from proxy.records import REQUEST_ID, Generation
+from proxy.errors import FirstviewError, MethodNotAllowed, RouteNotFound, Unauthorized
 from proxy.settings import Settings
 from proxy.telemetry.metrics import Metrics
+from proxy.web.api_generations import GenerationsApi
+from proxy.web.api_jobs import JobsApi
 from proxy.web.problems import render
 
-_MAX_BODY = 1024 * 1024
+_MAX_BODY: Final = 1024 * 1024
+_API: Final = "/api/"
 
 Call = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -50,33 +42,47 @@ class Admin:
         settings: Settings,
         *,
         generations: Generations,
+        search: Search,
+        jobs: Jobs,
         locator: Locator,
         metrics: Metrics,
+        clock: Clock,
         refresh: Callable[[], None],
         ready: Callable[[], Awaitable[None]],
         allowed: Callable[[str], object],
+        wake: Callable[[], None],
     ) -> None:
         """Take what is behind the addresses.
 
         `refresh` brings the gauges up to date, `ready` raises what keeps the process from
-        serving, `allowed` raises SourceUntrusted for a URL that would never be fetched.
+        serving, `allowed` raises SourceUntrusted for a URL that would never be fetched, `wake`
+        lets the worker look for jobs at once.
         """
         self._token = settings.admin_token
-        self._generations = generations
-        self._locator = locator
         self._metrics = metrics
         self._refresh = refresh
         self._ready = ready
-        self._allowed = allowed
+        self._parts = (
+            GenerationsApi(
+                generations=generations,
+                search=search,
+                locator=locator,
+                allowed=allowed,
+                wake=wake,
+            ),
+            JobsApi(jobs=jobs, generations=generations, clock=clock, wake=wake),
+        )
 
     def app(self) -> web.Application:
         """The aiohttp application."""
-        app = web.Application(middlewares=[self._problems], client_max_size=_MAX_BODY)
+        app = web.Application(
+            middlewares=[self._problems, self._authorized], client_max_size=_MAX_BODY
+        )
         app.router.add_get("/metrics", self._metrics_page)
         app.router.add_get("/livez", self._livez)
         app.router.add_get("/readyz", self._readyz)
-        app.router.add_get("/api/v1/generations/{id}", self._get)
-        app.router.add_put("/api/v1/generations/{id}", self._put)
+        for part in self._parts:
+            part.add_to(app.router)
         return app
 
     # -- for machines ---
@@ -93,39 +99,13 @@ class Admin:
         await self._ready()
         return web.Response(text="ready\n")
 
-    # -- generations ---
+    # -- who may ask ---
 
-    async def _get(self, request: web.Request) -> web.Response:
-        self._authorize(request)
-        row = await self._generations.get(_request_id(request))
-        if row is None:
-            raise UnknownClip
-        return _json(row)
-
-    async def _put(self, request: web.Request) -> web.Response:
-        """Register a generation, or add to what is known of it; re-points at once."""
-        self._authorize(request)
-        request_id = _request_id(request)
-        try:
-            body = await request.read()
-        except web.HTTPRequestEntityTooLarge as error:
-            raise BodyTooLarge from error
-        registration = parse_body(request_id, body)
-        if registration.fal_url is not None:
-            try:
-                self._allowed(registration.fal_url)
-            except SourceUntrusted as error:
-                msg = f"fal_url: {error.detail}"
-                raise BadRequest(msg) from error
-        [outcome] = await self._generations.register([registration])
-        if outcome is Outcome.REPOINTED:
-            await self._locator.forget(request_id)
-        else:
-            self._locator.refresh(request_id)
-        row = await self._generations.get(request_id)
-        if row is None:
-            raise UnknownClip
-        return _json(row, status=201 if outcome is Outcome.CREATED else 200)
+    @web.middleware
+    async def _authorized(self, request: web.Request, handler: Call) -> web.StreamResponse:
+        if request.path.startswith(_API):
+            self._authorize(request)
+        return await handler(request)
 
     def _authorize(self, request: web.Request) -> None:
         given = request.headers.get("Authorization", "")
@@ -134,7 +114,7 @@ class Admin:
             msg = "the admin API is off: set FIRSTVIEW_ADMIN_TOKEN to use it"
             raise Unauthorized(msg)
         wanted = self._token.get_secret_value().encode()
-        if scheme.lower() != "bearer" or not hmac.compare_digest(token.encode(), wanted):
+        if scheme.lower() != "bearer" or not hmac.compare_digest(_bytes(token), wanted):
             raise Unauthorized
 
     # -- errors ---
@@ -156,21 +136,9 @@ class Admin:
             return _problem(request, error)
 
 
-def _request_id(request: web.Request) -> str:
-    request_id = request.match_info["id"]
-    if REQUEST_ID.fullmatch(request_id) is None:
-        msg = "a request id is letters, digits, - and _, at most 128 of them"
-        raise InvalidRequestId(msg)
-    return request_id
-
-
-def _json(row: Generation, status: int = 200) -> web.Response:
-    body: dict[str, Any] = {name: getattr(row, name) for name in row.__slots__}
-    return web.Response(
-        status=status,
-        body=orjson.dumps(body, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE),
-        content_type="application/json",
-    )
+def _bytes(token: str) -> bytes:
+    # As aiohttp decoded it: whatever came, comes back.
+    return token.encode("utf-8", "surrogateescape")
 
 
 def _problem(request: web.Request, error: Exception) -> web.Response:
