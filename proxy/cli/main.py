@@ -75,27 +75,46 @@ def serve() -> None:
 def import_file(
     *,
     file: Annotated[
-        Path, typer.Argument(help="CSV or JSON lines with request_id, fal_url, …", dir_okay=False)
-    ],
+        Path | None,
+        typer.Argument(help="CSV or JSON lines with request_id, fal_url, …", dir_okay=False),
+    ] = None,
+    from_postgres: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Instead of a file, read an application's own table, at postgresql://user@host/"
+            "database; the password may come from PGPASSWORD or ~/.pgpass.",
+        ),
+    ] = None,
+    table: Annotated[str, typer.Option(help="That table, as NAME or SCHEMA.NAME.")] = "generations",
     json: Json = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only read and check the file.")
+        bool, typer.Option("--dry-run", help="Only read and check the rows.")
     ] = False,
     refused: Annotated[
         Path | None,
         typer.Option(help="Write all refused rows and the reasons to this CSV.", dir_okay=False),
     ] = None,
 ) -> None:
-    """Register the generations that a file lists; harmless when repeated.
+    """Register the generations that a file or a table lists; harmless when repeated.
 
-    Exit code 0: all rows are registered; 1: some were refused; 2: none could be used.
+    A table's own statuses do not count: a clip that it says is mirrored becomes stored once it is
+    found in the bucket. Exit code 0: all rows are registered; 1: some were refused; 2: none could
+    be used.
     """
     from proxy import settings
-    from proxy.cli import import_file as command
+    from proxy.cli.importing import Options
 
-    raise typer.Exit(
-        command.run(settings.load(), file, as_json=json, dry_run=dry_run, refused_file=refused)
-    )
+    options = Options(as_json=json, dry_run=dry_run, refused_file=refused)
+    if file is not None and from_postgres is None:
+        from proxy.cli import import_file as of_file
+
+        raise typer.Exit(of_file.run(settings.load(), file, options))
+    if from_postgres is not None and file is None:
+        from proxy.cli import import_postgres as of_postgres
+
+        raise typer.Exit(of_postgres.run(settings.load(), from_postgres, table, options))
+    raise SettingsError("firstview import: give either a FILE or --from-postgres URL")
 
 
 @app.command()
