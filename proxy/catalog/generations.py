@@ -6,14 +6,14 @@ not know: what an event means for a row (`changes.py`), or who reports it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Row, Select, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from proxy.catalog import changes, rows
+from proxy.catalog import changes, job_rows, rows
 from proxy.catalog.changes import Outcome
 from proxy.catalog.engine import Catalog
 from proxy.catalog.errands import Errands
@@ -176,6 +176,22 @@ class Generations:
 
         after = await self._change(request_id, change, Errands.missing)
         return None if after is None else after.status
+
+    async def want_mirrored(self, request_ids: Iterable[str]) -> None:
+        """See to it that clips which can be fetched and are not stored are brought in, and soon.
+
+        A viewer asked for them, and nobody is bringing them in any more. Unknown ids are passed
+        over. Many are seen to in several transactions: repeating the call is harmless.
+        """
+        for some in job_rows.chunks(sorted(set(request_ids))):
+
+            async def work(connection: AsyncConnection, some: Sequence[str] = some) -> None:
+                errands = Errands(self._intake.expires_after)
+                for row in (await rows.lock(connection, some)).values():
+                    errands.mirror(row, asked=True)
+                await errands.run(connection, self._clock.now())
+
+            await self._catalog.write(work)
 
     async def note_refusal(self, request_id: str, fal_url: str, at: datetime) -> Status:
         """Count a 403, 404 or 410 of the source at `fal_url`; return the status now.

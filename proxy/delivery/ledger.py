@@ -7,7 +7,7 @@ not know: the bucket, files, when anything is tried again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -52,6 +52,10 @@ class Rows(Protocol):
         """Say that the bucket turned out not to have it."""
         ...
 
+    async def want_mirrored(self, request_ids: Iterable[str]) -> None:
+        """Make sure of the jobs of clips that nobody is bringing in any more."""
+        ...
+
     async def note_refusal(self, request_id: str, fal_url: str, at: datetime) -> Status:
         """Count a refusal by the source."""
         ...
@@ -60,7 +64,7 @@ class Rows(Protocol):
 _SEEN_FOR = 1.0
 """Seconds after which facts are noted, and a job makes sure of the clip, before it is stored: most
 clips are stored by then, and one write says everything. What a crash within that second leaves
-behind is on the disk, and `Ownership.load` finds it."""
+behind is on the disk: `Ownership.load` finds it, and then there is a job for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +142,10 @@ class Ledger:
             facts.request_id,
             lambda: self._rows.mark_stored(facts.request_id, url, facts, sha256, now),
         )
+
+    async def wanted(self, request_ids: Iterable[str]) -> None:
+        """Clips were on their way in when a process died. Raises CatalogError."""
+        await self._rows.want_mirrored(request_ids)
 
     async def settled(self, request_id: str) -> None:
         """Wait until all that was said of a clip is written, or lost."""

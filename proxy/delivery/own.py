@@ -83,6 +83,7 @@ class Ownership:
         self._ledger = Ledger(rows, clock, metrics)
         self._shelf = Shelf(disk, files, executor, keeps=keeps_copies)
         self._kept: dict[str, Kept] = {}
+        self._unfinished: list[str] = []
         self._left_behind: list[str] = []
         self.distrusted: LRUCache[str, bool] = LRUCache(_DISTRUSTED)
         """Ids whose object in the bucket was read and is not what it says it is."""
@@ -189,13 +190,17 @@ class Ownership:
         for found in spooled.whole:
             reservation = self._disk.claim(found.facts.length)
             self._kept[found.facts.request_id] = Kept.from_disk(found, reservation)
+        self._unfinished = spooled.removed
         self._left_behind = [*spooled.removed, *self._kept]
         if self._kept:
             log.info("clips are waiting for the bucket", count=len(self._kept))
 
     async def run(self) -> None:
         """Try again what is due, for ever; one success makes all the others due at once."""
-        clearing = asyncio.create_task(self._commits.clear(self._left_behind))
+        aftermath = [
+            asyncio.create_task(self._commits.clear(self._left_behind)),
+            asyncio.create_task(self._have_the_unfinished_mirrored()),
+        ]
         try:
             while True:
                 await self._try_what_is_due()
@@ -203,8 +208,26 @@ class Ownership:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._wake.wait(), self._until_due())
         finally:
-            clearing.cancel()
-            await asyncio.gather(clearing, return_exceptions=True)
+            for task in aftermath:
+                task.cancel()
+            await asyncio.gather(*aftermath, return_exceptions=True)
+
+    async def _have_the_unfinished_mirrored(self) -> None:
+        """Let jobs bring in what a process was bringing in when it died, viewers or no viewers.
+
+        Their jobs may not have been filed yet. Tried until the catalog has heard.
+        """
+        wait = self._settings.bucket_retry_wait
+        while self._unfinished:
+            try:
+                await self._ledger.wanted(self._unfinished)
+            except CatalogError as error:
+                log.info("cannot ask for unfinished clips yet", detail=error.detail)
+                await asyncio.sleep(wait)
+                wait = min(self._settings.bucket_retry_max_wait, wait * 2)
+            else:
+                log.info("unfinished clips are going to be mirrored", count=len(self._unfinished))
+                self._unfinished = []
 
     async def _try_what_is_due(self) -> None:
         now = self._clock.monotonic()

@@ -86,6 +86,7 @@ class Rows:
     failures: list[Exception] = field(default_factory=list)
     means_it: bool = True
     marked: int = 0
+    wanted: list[str] = field(default_factory=list)
 
     async def get(self, _request_id: str) -> Generation | None:
         return self.row
@@ -98,6 +99,11 @@ class Rows:
 
     async def note_refusal(self, *_: object) -> None:
         pass
+
+    async def want_mirrored(self, request_ids: list[str]) -> None:
+        if self.failures:
+            raise self.failures.pop(0)
+        self.wanted += request_ids
 
     async def mark_stored(self, *_: object, **__: object) -> bool:
         if self.failures:
@@ -370,3 +376,31 @@ async def test_an_abort_is_repeated_until_it_holds(stage: Stage) -> None:
         held = upload.aborted
         await asyncio.sleep(0.15)
         assert upload.aborted <= held + 1
+
+
+async def test_clips_that_a_dead_process_was_bringing_in_are_asked_for_until_the_catalog_hears(
+    stage: Stage,
+) -> None:
+    stage.spool_dir.mkdir(parents=True)
+    (stage.spool_dir / "clip.x.part").write_bytes(DATA[:500])
+    stage.rows.failures = [CatalogUnavailable("away"), CatalogUnavailable("away")]
+
+    async def asked_for() -> bool:
+        return stage.rows.wanted == ["clip"]
+
+    async with stage.running():
+        await wait_for(asked_for)
+    assert stage.rows.failures == []
+    assert stage.spooled() == []
+
+
+async def test_clips_that_are_whole_need_nobody_to_bring_them_in(stage: Stage) -> None:
+    stage.bucket.failures = [BucketUnavailable("away")] * 3
+    async with stage.running() as owner:
+        await stage.take(owner)
+        kept = await owner.outcome("clip")
+        assert isinstance(kept, BucketUnavailable)
+    async with stage.running() as owner:
+        await emptied(owner)
+    assert stage.rows.wanted == []
+    assert len(stage.bucket.stored) == 1
