@@ -86,9 +86,12 @@ def facts_from_row(row: Generation) -> ClipFacts | None:
 
 
 def same_clip(row: Generation, facts: ClipFacts) -> bool:
-    """Whether the catalog still means the clip of these facts, or was re-pointed since."""
+    """Whether the catalog still means the clip of these facts, or was re-pointed since.
+
+    An ETag of ours stands for one length, so an object that carries it and has another is damaged.
+    """
     if row.etag is not None:
-        return row.etag == facts.etag
+        return row.etag == facts.etag and row.content_length in {None, facts.length}
     if row.fal_url is None:
         return True
     return etag_of(source_path(row.fal_url), facts.length) == facts.etag

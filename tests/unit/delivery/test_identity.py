@@ -112,6 +112,8 @@ def test_the_catalog_means_a_clip_by_its_etag_else_by_its_path() -> None:
     mine = facts()
     assert identity.same_clip(ROW, mine)
     assert identity.same_clip(replace(ROW, etag=ETAG), mine)
+    assert identity.same_clip(replace(ROW, etag=ETAG, content_length=mine.length), mine)
+    assert not identity.same_clip(replace(ROW, etag=ETAG, content_length=mine.length + 1), mine)
     assert not identity.same_clip(replace(ROW, etag="other"), mine)
     assert not identity.same_clip(replace(ROW, fal_url=URL + "x"), mine)
     assert identity.same_clip(replace(ROW, fal_url=None), mine)
