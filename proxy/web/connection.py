@@ -95,7 +95,15 @@ class Listener(web.Server):
 class Connection(RequestHandler):
     """One client's connection."""
 
-    __slots__ = ("_body", "_header_bytes", "_header_timer", "_listener", "_viewer", "sends_much")
+    __slots__ = (
+        "_body",
+        "_carried",
+        "_header_bytes",
+        "_header_timer",
+        "_listener",
+        "_viewer",
+        "sends_much",
+    )
 
     def __init__(self, listener: Listener, **options: Any) -> None:  # noqa: ANN401 - aiohttp's own
         """Use `Listener`."""
@@ -105,6 +113,8 @@ class Connection(RequestHandler):
         self._body: StreamReader | None = None
         self._header_timer: asyncio.TimerHandle | None = None
         self._header_bytes = 0
+        self._carried = 0
+        """Bytes that came uncounted, with a request's end: the next header may begin in them."""
         self.sends_much = False
         """Whether a header that is larger than allowed may have come in one piece."""
 
@@ -156,15 +166,14 @@ class Connection(RequestHandler):
     def data_received(self, data: bytes) -> None:
         """Feed the parser, and watch a header that is not complete yet."""
         most, before = self._listener.settings.max_header_bytes, len(self._messages)
-        self.sends_much = self.sends_much or self._header_bytes + len(data) > most
         in_body = self._body is not None
+        so_far = self._carried + self._header_bytes + len(data)
+        self.sends_much = self.sends_much or so_far > most
         super().data_received(data)
         self._follow_body(before)
-        if in_body and self._body is None:
-            # The same piece may hold how the next header begins, of a length that nobody knows.
-            self.sends_much = True
-        if self._messages or not data or in_body or self._body is not None:
-            self._header_bytes = 0
+        if self._messages or not data or in_body:
+            begins = data and (in_body or len(self._messages) > before)
+            self._carried, self._header_bytes = len(data) if begins else so_far, 0
             if self._header_timer is not None:
                 self._header_timer.cancel()
                 self._header_timer = None
@@ -184,9 +193,7 @@ class Connection(RequestHandler):
         """
         for _, body in itertools.islice(self._messages, before, None):
             if self._body is not None and not self._body.is_eof():
-                self._body.set_exception(
-                    RequestPayloadError("the body is not framed as HTTP has it")
-                )
+                self._body.set_exception(RequestPayloadError(_UNFRAMED))
                 self._body.feed_eof()  # nothing is left to be read and thrown away
             self._body = body
         if self._body is not None and self._body.is_eof():

@@ -515,6 +515,18 @@ async def test_a_slow_header_after_a_body_is_still_a_slow_header(make_hooks: Mak
         assert client.end == "fin"
 
 
+async def test_a_header_is_not_larger_for_having_begun_with_a_body(hooks: Hooks) -> None:
+    body = succeeded("req-1", video(CLIP))
+    lines = [b"X-Padding-%d: %b\r\n" % (number, b"x" * 10_000) for number in range(20)]
+    async with raw_client(hooks.port) as client:
+        fields = {"Content-Length": str(len(body)), **SIGNER.headers(body)}
+        await client.ask(PATH, fields, "POST")
+        await client.send(body + b"GET /healthz HTTP/1.1\r\nHost: x\r\n" + b"".join(lines[:10]))
+        assert result(await client.reply()) == "accepted"
+        await client.send(b"".join(lines[10:]) + b"\r\n")
+        assert (await client.reply()).status == 431
+
+
 async def test_a_body_larger_than_any_header_is_read(hooks: Hooks) -> None:
     padding = "x" * (1024 * 1024 - 1000)
     body = succeeded("req-1", {**video(CLIP), "padding": padding})
@@ -582,7 +594,9 @@ async def _trickle(client: RawClient, piece: bytes) -> None:
         await asyncio.sleep(0.05)
 
 
-async def test_a_body_that_is_no_http_is_refused_at_once(hooks: Hooks) -> None:
+async def test_a_body_that_is_no_http_is_refused_at_once(
+    hooks: Hooks, caplog: pytest.LogCaptureFixture
+) -> None:
     async with raw_client(hooks.port) as client:
         await client.ask(PATH, {"Transfer-Encoding": "chunked", **SIGNER.headers(b"")}, "POST")
         await client.send(b"5\r\nhello\r\n")
@@ -592,6 +606,7 @@ async def test_a_body_that_is_no_http_is_refused_at_once(hooks: Hooks) -> None:
         check_refused(reply, 400, "bad-request")
         assert await client.read(1) == b""
     assert hooks.counts() == {"bad-request": 1}
+    assert caplog.records == [], "what a client does wrong is no crash of aiohttp's"
     assert result(await hooks.post(succeeded("req-1", video(CLIP)))) == "accepted"
 
 
