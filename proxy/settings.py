@@ -181,7 +181,7 @@ class Settings(BaseSettings):
         None,
         "Key of fal's API, sent to fal's API hosts only; `FAL_KEY` is read too. Without one, fal is"
         " never asked for a result.",
-        validation_alias=AliasChoices("fal_key", "FIRSTVIEW_FAL_KEY", "FAL_KEY"),
+        validation_alias=AliasChoices("FIRSTVIEW_FAL_KEY", "FAL_KEY", "fal_key"),
     )
     fal_queue_url: str = _setting("https://queue.fal.run", "fal's queue API.")
     fal_api_url: str = _setting("https://api.fal.ai", "fal's platform API.")

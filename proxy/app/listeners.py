@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import errno
+import os
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -19,6 +21,7 @@ from proxy.app.labour import Labour
 from proxy.app.places import Places
 from proxy.catalog.search import Search
 from proxy.delivery.send import Sender
+from proxy.errors import SettingsError
 from proxy.security.jwks import Signers
 from proxy.upstream.allowlist import Policy, check_url
 from proxy.upstream.fal_jwks import FalJwks
@@ -43,7 +46,10 @@ class Ports:
 async def listen(
     places: Places, corridor: Corridor, labour: Labour, grace: Grace
 ) -> AsyncIterator[Ports]:
-    """Open both listeners; the public one lets its replies finish at the end."""
+    """Open both listeners; the public one lets its replies finish at the end.
+
+    Raises SettingsError for an address that cannot be had.
+    """
     settings, metrics = places.settings, places.metrics
     async with contextlib.AsyncExitStack() as stack:
         sender = Sender(settings, places.clock, metrics)
@@ -53,7 +59,8 @@ async def listen(
         stack.push_async_callback(lambda: listener.shutdown(grace.left))
         host, port = settings.listen_address
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(listener, host, port, backlog=_BACKLOG)
+        with _naming("FIRSTVIEW_LISTEN", settings.listen):
+            server = await loop.create_server(listener, host, port, backlog=_BACKLOG)
         stack.callback(server.close)
         public = server.sockets[0].getsockname()[1]
         admin = await stack.enter_async_context(listen_admin(places, corridor, labour))
@@ -82,7 +89,7 @@ async def _open_webhooks(places: Places, labour: Labour) -> AsyncIterator[Webhoo
 
 @contextlib.asynccontextmanager
 async def listen_admin(places: Places, corridor: Corridor, labour: Labour) -> AsyncIterator[int]:
-    """Open the admin listener; gives its port."""
+    """Open the admin listener; gives its port. Raises SettingsError as `listen` does."""
     settings = places.settings
     policy = Policy.of(settings.upstream_hosts, insecure=settings.upstream_allow_insecure)
     admin = Admin(
@@ -102,10 +109,23 @@ async def listen_admin(places: Places, corridor: Corridor, labour: Labour) -> As
     await runner.setup()
     try:
         site = web.TCPSite(runner, *settings.admin_address)
-        await site.start()
+        with _naming("FIRSTVIEW_ADMIN_LISTEN", settings.admin_listen):
+            await site.start()
         yield runner.addresses[0][1]
     finally:
         await runner.cleanup()
+
+
+@contextlib.contextmanager
+def _naming(setting: str, address: str) -> Iterator[None]:
+    """Say in one sentence which address cannot be had: mostly it is another process's."""
+    try:
+        yield
+    except OSError as error:
+        number = error.errno or 0
+        why = os.strerror(number) if number > 0 else error.strerror  # names that are not found
+        hint = "; every process needs one of its own" if number == errno.EADDRINUSE else ""
+        raise SettingsError(f"{setting}: cannot listen on {address}: {why}{hint}") from error
 
 
 def _refresh_gauges(places: Places, corridor: Corridor) -> None:

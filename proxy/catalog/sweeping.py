@@ -34,12 +34,12 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from proxy.catalog import cursors, rows
+from proxy.catalog import cursors, job_rows, rows
 from proxy.catalog.engine import Catalog
 from proxy.catalog.tables import generations, jobs
 from proxy.clock import Clock
 from proxy.errors import BadRequest
-from proxy.records import Generation, JobKind, Status
+from proxy.records import Generation, Job, JobKind, Status
 
 PAGE: Final = 4000
 """Generations that are looked at, and jobs that are filed, in one go."""
@@ -169,6 +169,36 @@ class Sweeping:
         """Return what the catalog means by each of some hundred ids; unknown ones are left out."""
         found = await self._read(rows.selection().where(generations.c.request_id.in_(ids)))
         return {row.request_id: row for row in found}
+
+    # --- what somebody asked for ----------------------------------------------------------------
+
+    async def count_unstored(
+        self, *, model: str | None = None, since: datetime | None = None
+    ) -> int:
+        """Return how many clips that could be mirrored are not stored, of a model, made since."""
+        table = generations.c
+        query = select(func.count()).where(table.status == Status.AVAILABLE)
+        if model is not None:
+            query = query.where(table.model == model)
+        if since is not None:
+            query = query.where(table.created_at >= since)
+
+        async def work(connection: AsyncConnection) -> int:
+            return await connection.scalar(query) or 0
+
+        return await self._catalog.read(work)
+
+    async def jobs_of(self, ids: Sequence[str]) -> dict[str, list[Job]]:
+        """Return the jobs of each of some thousand ids, dead ones too; ids without are left out."""
+        query = job_rows.selection().where(jobs.c.request_id.in_(ids))
+
+        async def work(connection: AsyncConnection) -> dict[str, list[Job]]:
+            found: dict[str, list[Job]] = {}
+            for row in await connection.execute(query):
+                found.setdefault(row.request_id, []).append(job_rows.job(row))
+            return found
+
+        return await self._catalog.read(work)
 
     async def _read(self, query: Select[*tuple[Any, ...]]) -> list[Generation]:
         async def work(connection: AsyncConnection) -> list[Generation]:
