@@ -7,7 +7,7 @@ item. Must not know: what is written.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Generic, TypeVar
 
 from proxy.errors import CatalogUnavailable, Overloaded
@@ -75,25 +75,38 @@ class Together(Generic[T, R]):
         some = list(self._waiting)[: self._most]
         return {answer: self._waiting.pop(answer) for answer in some}
 
-    async def _attempt(self, batch: dict[asyncio.Future[R], T]) -> None:
-        """Write a batch; if one of several is bad, each of them on its own."""
+    async def _attempt(self, batch: dict[asyncio.Future[R], T]) -> bool:
+        """Write a batch; if one of several is bad, each alone. False: the catalog is away."""
         try:
             results = await self._write(list(batch.values()))
             answers = list(zip(batch, results, strict=True))
         except CatalogUnavailable as error:
-            for answer in batch:
-                # One for each who raises it: a traceback belongs to one task.
-                _refuse(answer, CatalogUnavailable(error.detail))
+            _away(batch, error)
+            return False
         except Exception as error:  # noqa: BLE001 - it is whoever waits who must know
-            if len(batch) == 1:
-                _refuse(next(iter(batch)), error)
-                return
-            for answer, item in batch.items():
-                await self._attempt({answer: item})
+            if len(batch) > 1:
+                return await self._one_by_one(batch)
+            _refuse(next(iter(batch)), error)
         else:
             for answer, result in answers:
                 if not answer.done():
                     answer.set_result(result)
+        return True
+
+    async def _one_by_one(self, batch: dict[asyncio.Future[R], T]) -> bool:
+        rest = dict(batch)
+        while rest:
+            answer = next(iter(rest))
+            if not await self._attempt({answer: rest.pop(answer)}):
+                _away(rest, CatalogUnavailable())
+                return False
+        return True
+
+
+def _away(batch: Iterable[asyncio.Future[R]], error: CatalogUnavailable) -> None:
+    """Tell each waiter with an error of its own: a traceback belongs to one task."""
+    for answer in batch:
+        _refuse(answer, CatalogUnavailable(error.detail))
 
 
 def _refuse(answer: asyncio.Future[R], error: Exception) -> None:
