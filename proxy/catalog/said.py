@@ -28,6 +28,8 @@ _MOST_BYTES: Final = 2**63 - 1
 _MOST_PIXELS: Final = 2**31 - 1
 _DIGITS: Final = re.compile(r"[0-9]{1,19}")
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
+_NO_TEXT: Final = re.compile(r"[\x00\ud800-\udfff]")
+"""NUL, which PostgreSQL takes in no text, and halves of surrogate pairs, which are in no UTF-8."""
 _SPACE_OR_CONTROL: Final = re.compile(r"[\x00-\x20\x7f]")
 
 
@@ -83,7 +85,7 @@ def _text(value: object, longest: int) -> str:
         raise ValueError(f"must be text, not {_shown(value)}")  # noqa: TRY004 - one error for all
     if len(value) > longest:
         raise ValueError(f"is longer than {longest} characters")
-    if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+    if _NO_TEXT.search(value):
         raise ValueError("holds characters that no text may have")
     return value
 
