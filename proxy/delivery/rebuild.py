@@ -116,6 +116,8 @@ async def _ask(bucket: Bucket, batch: Sequence[ObjectInfo], progress: Progress) 
             progress.skip(key, "it was removed meanwhile")
         elif info_now.size == 0:
             progress.skip(key, "it is empty")
+        elif info_now.altered:
+            progress.skip(key, "its bytes were changed since they were stored")
         else:
             found.append(clip_of(request_id, info_now))
     return found
