@@ -54,8 +54,8 @@ async def listen(
     async with contextlib.AsyncExitStack() as stack:
         sender = Sender(settings, places.clock, metrics)
         videos = Videos(settings, corridor.locator, sender, metrics)
-        webhooks = await stack.enter_async_context(_open_webhooks(places, labour))
-        listener = Listener(Public(videos, metrics, webhooks=webhooks), settings, metrics)
+        webhooks = await stack.enter_async_context(_open_webhooks(places, corridor, labour))
+        listener = Listener(Public(videos, webhooks, metrics), settings, metrics)
         stack.push_async_callback(lambda: listener.shutdown(grace.left))
         host, port = settings.listen_address
         loop = asyncio.get_running_loop()
@@ -68,8 +68,15 @@ async def listen(
 
 
 @contextlib.asynccontextmanager
-async def _open_webhooks(places: Places, labour: Labour) -> AsyncIterator[Webhooks]:
+async def _open_webhooks(
+    places: Places, corridor: Corridor, labour: Labour
+) -> AsyncIterator[Webhooks]:
     settings, clock = places.settings, places.clock
+
+    def heard(request_id: str) -> None:
+        corridor.locator.refresh(request_id)
+        labour.worker.wake()
+
     policy = Policy.of(settings.upstream_hosts, insecure=settings.upstream_allow_insecure)
     async with FalJwks(settings) as jwks:
         signers = Signers(settings, jwks.fetch, clock)
@@ -79,7 +86,7 @@ async def _open_webhooks(places: Places, labour: Labour) -> AsyncIterator[Webhoo
                 signers=signers,
                 notices=labour.notices,
                 check=lambda url: check_url(url, policy),
-                wake=labour.worker.wake,
+                heard=heard,
                 metrics=places.metrics,
                 clock=clock,
             )

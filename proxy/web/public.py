@@ -38,10 +38,8 @@ _HEALTH_FIELDS = headers.block([("Content-Type", "text/plain"), ("Cache-Control"
 class Public:
     """Answers every request on the public listener."""
 
-    def __init__(
-        self, videos: Videos, metrics: Metrics, *, webhooks: Webhooks | None = None
-    ) -> None:
-        """Take what is behind the addresses; without `webhooks` theirs is not there."""
+    def __init__(self, videos: Videos, webhooks: Webhooks, metrics: Metrics) -> None:
+        """Take what is behind the addresses."""
         self._videos = videos
         self._webhooks = webhooks
         self._metrics = metrics
@@ -75,7 +73,7 @@ class Public:
             if method not in {"GET", "HEAD"}:
                 raise MethodNotAllowed(_ALLOW)
             return await exchange.send_plain(200, _HEALTH_FIELDS, b"ok\n")
-        if path == _WEBHOOKS and self._webhooks is not None:
+        if path == _WEBHOOKS:
             if method != "POST":
                 raise MethodNotAllowed("POST")
             return await self._webhooks.answer(exchange)

@@ -84,14 +84,14 @@ class Webhooks:
         signers: Signers,
         notices: Notices,
         check: Check,
-        wake: Callable[[], None],
+        heard: Callable[[str], None],
         metrics: Metrics,
         clock: Clock,
     ) -> None:
         """Take the parts.
 
-        `check` returns a URL as it is to be fetched or raises SourceUntrusted; `wake` tells
-        whoever does jobs that there is one, and returns at once.
+        `check` returns a URL as it is to be fetched or raises SourceUntrusted; `heard` is told of
+        ids that the catalog knows more of and that there is work for, and returns at once.
         """
         self._most = int(settings.webhook_max_bytes)
         self._patience = settings.webhook_body_timeout
@@ -100,7 +100,7 @@ class Webhooks:
         self._signers = signers
         self._notices = notices
         self._check = check
-        self._wake = wake
+        self._heard = heard
         self._clock = clock
         self._counts = {
             result: metrics.webhooks.labels(result) for result in (*_TAKEN, *_NOT_TAKEN)
@@ -120,7 +120,7 @@ class Webhooks:
             return await self._refuse(exchange, heard, error)
         self._note(exchange, heard, result)
         if result in _WORK:
-            self._wake()
+            self._heard(notice.request_id)
         return await exchange.send_plain(200, _FIELDS, orjson.dumps({"result": result}) + b"\n")
 
     async def _read(self, exchange: Exchange, heard: _Heard) -> Notice:

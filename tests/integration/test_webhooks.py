@@ -78,7 +78,7 @@ class Hooks:
     port: int
     desk: Desk
     clock: ShiftedClock
-    woken: list[None] = field(default_factory=list)
+    heard: list[str] = field(default_factory=list)
 
     async def post(
         self,
@@ -178,13 +178,13 @@ async def make_hooks(make_origin: MakeOrigin, fal: FakeFal) -> AsyncIterator[Mak
                 signers=signers,
                 notices=hooks.desk,
                 check=lambda url: check_url(url, policy),
-                wake=lambda: hooks.woken.append(None),
+                heard=hooks.heard.append,
                 metrics=metrics,
                 clock=clock,
             )
             sender = Sender(settings, app.clock, metrics)
             videos = Videos(settings, app.locator, sender, metrics)
-            listener = Listener(Public(videos, metrics, webhooks=webhooks), settings, metrics)
+            listener = Listener(Public(videos, webhooks, metrics), settings, metrics)
             stack.push_async_callback(listener.shutdown, 1.0)
             loop = asyncio.get_running_loop()
             server = await loop.create_server(listener, "127.0.0.1", 0)
@@ -210,7 +210,7 @@ async def test_a_finished_generation_is_known_when_fal_has_its_answer(hooks: Hoo
     row = await hooks.row("req-1")
     assert (row.status, row.fal_url, row.content_length) == ("available", CLIP, 123)
     assert (row.duration, row.width, row.height) == (5.0, 1280, 720)
-    assert len(hooks.woken) == 1
+    assert len(hooks.heard) == 1
     assert hooks.counts() == {"accepted": 1}
     [line] = lines(logs)
     assert line["log_level"] == "info"
@@ -225,7 +225,7 @@ async def test_what_fal_repeats_changes_nothing(hooks: Hooks) -> None:
         assert result(await hooks.post(body)) == "duplicate"
     assert result(await hooks.post(failed("req-1", "Late"))) == "late"
     assert await hooks.row("req-1") == before
-    assert len(hooks.woken) == 1
+    assert len(hooks.heard) == 1
     assert hooks.counts() == {"accepted": 1, "duplicate": 3, "late": 1}
 
 
@@ -233,14 +233,14 @@ async def test_a_failed_generation_is_written_down_with_fals_reason(hooks: Hooks
     assert result(await hooks.post(failed("req-1", "Invalid status code: 422"))) == "failed"
     row = await hooks.row("req-1")
     assert (row.status, row.error) == ("failed", "fal reports: Invalid status code: 422")
-    assert hooks.woken == []
+    assert hooks.heard == []
 
 
 async def test_a_result_that_fal_could_not_send_is_asked_for(hooks: Hooks) -> None:
     body = succeeded("req-1", None, payload_error="not serializable")
     assert result(await hooks.post(body)) == "resolving"
     assert (await hooks.row("req-1")).status == "pending"
-    assert len(hooks.woken) == 1
+    assert len(hooks.heard) == 1
 
 
 @pytest.mark.parametrize(
@@ -405,7 +405,7 @@ async def test_what_cannot_be_written_down_is_not_acknowledged(
     crashed = [entry for entry in logs if entry["event"] == "webhook crashed"]
     assert len(crashed) == (0 if isinstance(error, CatalogUnavailable | Overloaded) else 1)
     assert [entry["result"] for entry in logs if entry["event"] == "webhook"] == ["unavailable"]
-    assert hooks.woken == []
+    assert hooks.heard == []
     hooks.desk.error = None
     assert result(await hooks.post(body)) == "accepted"
     assert hooks.counts() == {"unavailable": 1, "accepted": 1}
