@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import orjson
 from dotenv import dotenv_values
-from pydantic import ByteSize, SecretStr, TypeAdapter
+from pydantic import AliasChoices, ByteSize, SecretStr, TypeAdapter
 from pydantic.fields import FieldInfo
 from rich.console import Console
 from rich.table import Table
@@ -51,14 +51,11 @@ def describe(settings: Settings) -> list[Setting]:
     environment = {name.upper() for name in os.environ}
     dotenv = Path(str(settings.model_config.get("env_file")))
     in_file = {name.upper() for name in dotenv_values(dotenv)} if dotenv.is_file() else set()
+    places = {"environment": environment, str(dotenv): in_file}
     lines = []
     for field_name, field in type(settings).model_fields.items():
         name = f"{prefix}{field_name}".upper()
-        source = "default"
-        if name in environment:
-            source = "environment"
-        elif name in in_file:
-            source = str(dotenv)
+        source = _source([name, *_other_names(field)], places)
         lines.append(
             Setting(
                 name=name,
@@ -72,10 +69,30 @@ def describe(settings: Settings) -> list[Setting]:
     return lines
 
 
+def _other_names(field: FieldInfo) -> list[str]:
+    """Environment variables that a setting is read from besides its own."""
+    alias = field.validation_alias
+    if not isinstance(alias, AliasChoices):
+        return []
+    return [choice.upper() for choice in alias.choices if isinstance(choice, str)]
+
+
+def _source(names: list[str], places: dict[str, set[str]]) -> str:
+    """Where the value comes from, and by which name if that is not the setting's own."""
+    for place, known in places.items():
+        for name in names:
+            if name in known:
+                return place if name == names[0] else f"{place}, {name}"
+    return "default"
+
+
 def _unit(field: FieldInfo) -> str:
-    if field.annotation is ByteSize:
+    parts = [field.annotation, *field.metadata]
+    for choice in get_args(field.annotation):  # `Size | None`
+        parts += [choice, *get_args(choice)]
+    if ByteSize in parts:
         return "bytes"
-    validators = (getattr(part, "func", None) for part in field.metadata)
+    validators = (getattr(part, "func", None) for part in parts)
     return "seconds" if parse_duration in validators else ""
 
 

@@ -32,6 +32,49 @@ def test_units_and_defaults_are_those_of_the_program() -> None:
     assert (clip.unit, clip.default, clip.value) == ("bytes", 2 * 1024**3, 2 * 1024**3)
 
 
+def test_settings_that_may_be_unset_have_units_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert described()["FIRSTVIEW_MIRROR_BANDWIDTH"].unit == "bytes"
+    monkeypatch.setenv("FIRSTVIEW_MIRROR_BANDWIDTH", "3MiB")
+    monkeypatch.setenv("FIRSTVIEW_UPSTREAM_EXPIRES_AFTER", "7d")
+    lines = described()
+    bandwidth = lines["FIRSTVIEW_MIRROR_BANDWIDTH"]
+    assert (bandwidth.unit, bandwidth.value, bandwidth.default) == ("bytes", 3 * 1024**2, None)
+    expires = lines["FIRSTVIEW_UPSTREAM_EXPIRES_AFTER"]
+    assert (expires.unit, expires.value) == ("seconds", 7 * 86400)
+    assert lines["FIRSTVIEW_ADMIN_TOKEN"].unit == ""
+
+
+@pytest.mark.parametrize(
+    ("variables", "source", "value"),
+    [
+        ({}, "default", None),
+        ({"FAL_KEY": "theirs"}, "environment, FAL_KEY", "theirs"),
+        ({"FIRSTVIEW_FAL_KEY": "ours"}, "environment", "ours"),
+        ({"FAL_KEY": "theirs", "FIRSTVIEW_FAL_KEY": "ours"}, "environment", "ours"),
+    ],
+)
+def test_fals_own_name_for_its_key_is_named_where_it_is_used(
+    variables: dict[str, str], source: str, value: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FAL_KEY", raising=False)
+    for name, said in variables.items():
+        monkeypatch.setenv(name, said)
+    assert described()["FIRSTVIEW_FAL_KEY"].source == source
+    key = settings.load().fal_key
+    assert (key and key.get_secret_value()) == value
+
+
+def test_fals_own_name_may_stand_in_the_file_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FAL_KEY", raising=False)
+    (tmp_path / ".env").write_text("FAL_KEY=theirs\n")
+    assert described()["FIRSTVIEW_FAL_KEY"].source == ".env, FAL_KEY"
+    key = settings.load().fal_key
+    assert key is not None
+    assert key.get_secret_value() == "theirs"
+
+
 def test_the_environment_wins_over_the_file_and_both_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,70 @@
+"""Running until told to stop: an event loop, and what signals mean to it.
+
+Belongs here: SIGTERM and Ctrl-C, and how much is logged beside a report. Must not know: what runs,
+or how it stops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+import uvloop
+
+from proxy.settings import Settings
+from proxy.telemetry.log import configure
+
+T = TypeVar("T")
+
+_BY_SIGNAL: Final = 128
+"""A process that a signal ended has this and the signal's number as its exit code, in shells."""
+_SHOW_CURSOR: Final = "\x1b[?25h"
+
+
+class Stop(asyncio.Event):
+    """Set by the first SIGTERM or Ctrl-C; a second Ctrl-C ends the process at once.
+
+    That is as safe as a power cut: what was in hand is taken over when its leases run out.
+    """
+
+    def __init__(self) -> None:
+        """Nobody has said anything yet."""
+        super().__init__()
+        self.by: signal.Signals | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of whoever stopped before all was done."""
+        return _BY_SIGNAL + (self.by or signal.SIGTERM)
+
+    def tell(self, by: signal.Signals) -> None:
+        """Take a signal."""
+        if self.is_set() and by is signal.SIGINT:
+            if sys.stderr.isatty():  # a progress bar may have hidden it
+                os.write(sys.stderr.fileno(), f"{_SHOW_CURSOR}\n".encode())
+            os._exit(_BY_SIGNAL + by)
+        self.by = self.by or by
+        self.set()
+
+
+def log_no_less_than(level: str, settings: Settings) -> None:
+    """Log only what is so severe, or what FIRSTVIEW_LOG_LEVEL says if somebody has set it."""
+    chosen = settings.log_level if "log_level" in settings.model_fields_set else level
+    configure(chosen, settings.log_format)
+
+
+def until_stopped(work: Callable[[Stop], Awaitable[T]]) -> T:
+    """Run `work` on an event loop of its own, and tell it when to stop; returns what it does."""
+
+    async def told() -> T:
+        stop, loop = Stop(), asyncio.get_running_loop()
+        for by in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(by, stop.tell, by)
+        return await work(stop)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(told())
