@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from proxy.app.corridor import Corridor
+from proxy.app.gauges import gauges_of
 from proxy.app.grace import Grace
 from proxy.app.labour import Labour
 from proxy.app.places import Places
@@ -107,7 +108,7 @@ async def listen_admin(places: Places, corridor: Corridor, labour: Labour) -> As
         locator=corridor.locator,
         metrics=places.metrics,
         clock=places.clock,
-        refresh=lambda: _refresh_gauges(places, corridor),
+        refresh=gauges_of(places, corridor, labour),
         ready=places.catalog.ping,  # hits need no catalog; everything else does
         allowed=lambda url: check_url(url, policy),
         wake=labour.worker.wake,
@@ -133,11 +134,3 @@ def _naming(setting: str, address: str) -> Iterator[None]:
         why = os.strerror(number) if number > 0 else error.strerror  # names that are not found
         hint = "; every process needs one of its own" if number == errno.EADDRINUSE else ""
         raise SettingsError(f"{setting}: cannot listen on {address}: {why}{hint}") from error
-
-
-def _refresh_gauges(places: Places, corridor: Corridor) -> None:
-    metrics = places.metrics
-    metrics.fills_in_flight.set(len(corridor.flights))
-    metrics.kept.set(len(corridor.ownership))
-    metrics.cached_clips.set(len(places.disk))
-    metrics.disk_used.set(places.disk.used)

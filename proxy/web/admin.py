@@ -47,7 +47,7 @@ class Admin:
         locator: Locator,
         metrics: Metrics,
         clock: Clock,
-        refresh: Callable[[], None],
+        refresh: Callable[[], Awaitable[None]],
         ready: Callable[[], Awaitable[None]],
         allowed: Callable[[str], object],
         wake: Callable[[], None],
@@ -88,7 +88,7 @@ class Admin:
     # -- for machines ---
 
     async def _metrics_page(self, _request: web.Request) -> web.Response:
-        self._refresh()
+        await self._refresh()
         body = generate_latest(self._metrics.registry)
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 

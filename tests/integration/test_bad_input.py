@@ -401,7 +401,7 @@ async def test_a_fill_is_finished_and_stored_when_the_catalog_went_away_during_i
     hold = asyncio.Event()
     await origin.clip("clip", DATA, Behaviour(stall_at=50_000, stall_until=hold))
 
-    async def away(*_: object) -> bool:
+    async def away(*_: object, **__: object) -> bool:
         await asyncio.sleep(0)
         raise CatalogUnavailable
 
