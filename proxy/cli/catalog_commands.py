@@ -9,11 +9,68 @@ from typing import Annotated
 
 import typer
 
+from proxy.records import Status
+
 # ruff: noqa: PLC0415 - importing what one command needs would slow down all others
 
-app = typer.Typer(no_args_is_help=True, help="Look after the catalog.")
+app = typer.Typer(no_args_is_help=True, help="Find clips, and look after the catalog.")
 
 Json = Annotated[bool, typer.Option("--json", help="Write the result as JSON.")]
+
+
+@app.command()
+def search(
+    *,
+    status: Annotated[Status | None, typer.Option(help="Only clips with this status.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only clips of this model.")] = None,
+    prefix: Annotated[str, typer.Option(help="Only ids that begin like this.")] = "",
+    prompt: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Only clips of just this prompt.")
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Made since: 2026-11-01, or 24h ago.")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Made before: 2026-11-01, or 24h ago.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Clips that are shown at most.")] = 50,
+    every: Annotated[bool, typer.Option("--all", help="Show all, however many.")] = False,
+    json: Json = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Write all that is known as CSV.")] = False,
+) -> None:
+    """Find clips by what is remembered of them, newest first; by id with --prefix.
+
+    Which clips came from a prompt is known even where prompts themselves are not kept.
+    """
+    from proxy import settings
+    from proxy.cli import catalog_search as command
+
+    question = command.Question(
+        status=status,
+        model=model,
+        prefix=prefix,
+        prompt=prompt,
+        since=since,
+        until=until,
+        most=None if every else limit,
+    )
+    raise typer.Exit(command.run(settings.load(), question, as_json=json, as_csv=csv))
+
+
+@app.command()
+def show(
+    request_id: Annotated[str, typer.Argument(metavar="ID", help="The clip's request id.")],
+    *,
+    json: Json = False,
+) -> None:
+    """Show everything that is known of one clip: both addresses, its error, its jobs.
+
+    Exit code 1: the catalog does not know it.
+    """
+    from proxy import settings
+    from proxy.cli import catalog_show as command
+
+    raise typer.Exit(command.run(settings.load(), request_id, as_json=json))
 
 
 @app.command()

@@ -4,7 +4,8 @@ Belongs here: arguments, options, exit codes. Must not know: what a command does
 of its own with a `run`, imported only when it is called, so that `--help` answers at once.
 
 Exit codes: 0 done; 1 done in part; 2 nothing was done, the settings or arguments are wrong;
-3 nothing or not all was done, something that was needed failed and the same may work later.
+3 nothing or not all was done, something that was needed failed and the same may work later;
+130 and 143 stopped by Ctrl-C or SIGTERM before all was done.
 """
 
 from __future__ import annotations
@@ -17,13 +18,17 @@ from typing import Annotated
 import typer
 
 from proxy import __version__
-from proxy.cli import catalog_commands
+from proxy.cli import catalog_commands, jobs_commands
 from proxy.errors import FirstviewError, RequestError, SettingsError
 
 # ruff: noqa: PLC0415 - importing what one command needs would slow down all others
 
 _WRONG = 2
 _FAILED = 3
+
+_SERVING = "Serving"
+_OWNING = "Making clips yours"
+_LOOKING = "Looking"
 
 app = typer.Typer(
     name="firstview",
@@ -33,7 +38,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(catalog_commands.app, name="catalog")
+app.add_typer(catalog_commands.app, name="catalog", rich_help_panel=_LOOKING)
+app.add_typer(jobs_commands.app, name="jobs", rich_help_panel=_LOOKING)
 
 Json = Annotated[bool, typer.Option("--json", help="Write the result as JSON.")]
 
@@ -54,24 +60,74 @@ def _options(
     """A pull-through CDN origin that makes AI video clips yours on first view."""
 
 
-@app.command()
-def config(*, json: Json = False) -> None:
-    """Show every setting: its value, default, meaning, and where the value comes from."""
-    from proxy.cli import config as command
-
-    raise typer.Exit(command.run(as_json=json))
-
-
-@app.command()
+@app.command(rich_help_panel=_SERVING)
 def serve() -> None:
-    """Run the origin until SIGTERM or Ctrl-C, then let replies and fills finish."""
+    """Run the origin until SIGTERM or Ctrl-C, then let replies and fills finish.
+
+    A second Ctrl-C ends it at once, which loses nothing.
+    """
     from proxy import settings
     from proxy.cli import serve as command
 
     command.run(settings.load())
 
 
-@app.command("import")
+@app.command(rich_help_panel=_SERVING)
+def worker() -> None:
+    """Work on jobs, without viewers, until SIGTERM or Ctrl-C.
+
+    For more hands than `serve` has, on any machine. It has an admin listener, so each process of
+    one machine needs a FIRSTVIEW_ADMIN_LISTEN of its own; port 0 takes any that is free.
+    """
+    from proxy import settings
+    from proxy.cli import worker as command
+
+    command.run(settings.load())
+
+
+@app.command(rich_help_panel=_OWNING)
+def mirror(
+    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]…", help="Request ids.")] = None,
+    *,
+    every: Annotated[
+        bool, typer.Option("--all", help="All clips that are available and not stored.")
+    ] = False,
+    model: Annotated[str | None, typer.Option(help="With --all: only of this model.")] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="With --all: made since 2026-11-01, or 24h ago."),
+    ] = None,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="With --all: try those again that were given up.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Bring clips into the bucket now, and wait until they are there.
+
+    Works beside any `serve` and `worker`, or alone. Ctrl-C stops it; the same command goes on.
+    Exit code 0: all are stored; 1: some failed; 2: none of the ids is known; 3: the bucket or the
+    catalog is away; 130: stopped by Ctrl-C.
+    """
+    from proxy import settings
+    from proxy.cli import mirror as command
+
+    wish = command.Wish(ids=tuple(ids or ()), every=every, model=model, since=since, retry=retry)
+    raise typer.Exit(command.run(settings.load(), wish, as_json=json))
+
+
+@app.command(rich_help_panel=_OWNING)
+def sweep(*, json: Json = False) -> None:
+    """Look once, now, for clips that nobody told us of, as `serve` does every hour.
+
+    Files the jobs; whoever works on jobs does them. Exit code 3: another process is at it.
+    """
+    from proxy import settings
+    from proxy.cli import sweep as command
+
+    raise typer.Exit(command.run(settings.load(), as_json=json))
+
+
+@app.command("import", rich_help_panel=_OWNING)
 def import_file(
     *,
     file: Annotated[
@@ -117,7 +173,7 @@ def import_file(
     raise SettingsError("firstview import: give either a FILE or --from-postgres URL")
 
 
-@app.command()
+@app.command(rich_help_panel=_SERVING)
 def demo(
     *,
     speed: Annotated[str, typer.Option(help="Speed of the fake fal.media.")] = "1MiB/s",
@@ -156,6 +212,14 @@ def demo(
         keep=keep,
     )
     raise typer.Exit(command.run(options, once=once))
+
+
+@app.command(rich_help_panel=_LOOKING)
+def config(*, json: Json = False) -> None:
+    """Show every setting: its value, default, meaning, and where the value comes from."""
+    from proxy.cli import config as command
+
+    raise typer.Exit(command.run(as_json=json))
 
 
 def main() -> None:

@@ -211,10 +211,13 @@ class Backfill:
     async def _ask(
         self, needed: Sequence[tuple[Generation, JobKind]], jobs: Filing, looking: Looking
     ) -> None:
-        """File what is needed, due now; a dead job is an answer, unless it is to be revived."""
+        """File what is needed, due now; a dead job is an answer, unless it is to be revived.
+
+        A job that has failed before begins anew: whoever asks does not want to wait for its turn.
+        """
         known = await looking.jobs_of([row.request_id for row, _ in needed])
         now, began = self._clock.now(), self._clock.monotonic()
-        asking, waiting = list[NewJob](), list[str]()
+        asking, idle = list[NewJob](), list[str]()
         asked, buried = dict[str, _Asked](), dict[str, str]()
         for row, kind in needed:
             request_id = row.request_id
@@ -223,14 +226,13 @@ class Backfill:
             if job is not None and state is JobState.DEAD and not self._revive:
                 buried[request_id] = job.last_error or "dead: its job was given up"
                 continue
-            if state is JobState.WAITING:
-                waiting.append(request_id)
-            running = job is not None and state is JobState.RUNNING
-            asked[request_id] = _Asked(job.attempts if job is not None and running else 0, began)
+            if state in {JobState.WAITING, JobState.DUE}:
+                idle.append(request_id)
+            asked[request_id] = _Asked(0 if job is None else job.attempts, began)
             asking.append(_wish(request_id, kind, row))
         self._open |= asked  # before there are jobs which end
         await jobs.file(asking, revive=self._revive)
-        await jobs.retry(request_ids=waiting)
+        await jobs.retry(request_ids=idle)
         for request_id, reason in buried.items():
             self._tally.fail(request_id, reason)
 
