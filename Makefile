@@ -96,7 +96,7 @@ setup: $(VENV)/.dev $(VENV_S3)/.installed ## set up everything that lies in the 
 # program:package, as tools/system-packages reads it.
 TEST_PROGRAMS := ffmpeg:ffmpeg ffprobe:ffmpeg chromium:chromium initdb:postgresql nginx:nginx \
 	curl:curl wget:wget promtool:prometheus
-BENCH_PROGRAMS := nginx:nginx wrk:wrk
+BENCH_PROGRAMS := nginx:nginx wrk:wrk initdb:postgresql
 
 .PHONY: system
 system: ## install the system packages that tests need, where apt allows it
@@ -138,6 +138,10 @@ bench: $(VENV)/.dev system-bench ## measure side by side with nginx (ARGS="--hel
 scale: $(VENV)/.dev ## measure the catalog with a million generations (ROWS=1000000)
 	@SCALE_ROWS=$(or $(ROWS),1000000) $(BIN)/python -m pytest -n0 -s \
 		tests/integration/test_many_generations.py $(ARGS)
+
+.PHONY: soak
+soak: $(VENV)/.dev ## storms of 10,000 webhooks with 20 kills, on SQLite and PostgreSQL (minutes)
+	@$(BIN)/python -m pytest -n0 -s -m soak $(ARGS)
 
 # -- keeping up ------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ pytest_plugins = [
     "tests.fixtures.bucket",
     "tests.fixtures.catalog",
     "tests.fixtures.origin",
+    "tests.fixtures.company",
     "tests.fixtures.swept",
 ]
 

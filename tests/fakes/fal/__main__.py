@@ -16,7 +16,11 @@ from tests.fakes.fal.server import FakeFal
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.fakes.fal", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.fakes.fal",
+        description=__doc__,
+        fromfile_prefix_chars="@",  # many clips: one argument a line
+    )
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--rate", type=float, help="bytes a second of every body")
     parser.add_argument("--delay", type=float, default=0.0, help="seconds before every answer")
