@@ -113,8 +113,12 @@ class Commits:
         """Abort what an earlier process of this machine left of these clips.
 
         Tried until the bucket lets it be done; only uploads that are older than this process are
-        touched. What nobody remembers is the sweep's.
+        touched. What nobody remembers is the sweep's; but in a local bucket leftovers have no
+        names, and are looked for whatever is remembered.
         """
+        if self._bucket.is_local:
+            await self._until_done(keys.VIDEOS_PREFIX)
+            return
         for request_id in request_ids:
             await self._until_done(keys.clip_key(request_id))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 
 import pytest
 from sqlalchemy import text
@@ -83,3 +84,17 @@ async def test_a_clip_whose_first_viewer_saw_the_process_die_is_stored_without_a
         assert (await server.row("clip"))["status"] == "stored"
     assert company.bucket.body("clip") == data
     assert await company.ask(text("SELECT * FROM jobs")) == []
+
+
+async def test_what_a_killed_process_left_in_a_local_bucket_goes_with_the_next_start(
+    tmp_path: Path,
+) -> None:
+    temp = tmp_path / "data" / "bucket" / ".tmp"
+    temp.mkdir(parents=True)
+    (temp / "half-written").write_bytes(b"something")  # nothing in the spool remembers it
+
+    async def gone() -> bool:
+        return list(temp.iterdir()) == []
+
+    async with serving(tmp_path / "data"):
+        await wait_for(gone)
