@@ -5,6 +5,7 @@ Belongs here: which servers each scenario needs, and the order. Must not know: h
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import shutil
@@ -15,12 +16,12 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import cold, memory, plan, report, warm
+from bench import cold, memory, mirror, plan, postgres, report, warm, webhooks
 from bench.clips import write_clip, write_sparse_clip
 from bench.machine import Cores
 from bench.plan import Options
 from bench.results import Outcome
-from bench.servers import running
+from bench.servers import alone, running
 
 _RESULTS = Path(__file__).parent / "results"
 
@@ -56,7 +57,11 @@ def _run(options: Options, cores: Cores) -> Iterator[Outcome]:
     for name in options.scenarios:
         if name not in warm.BLOCKS:
             with tempfile.TemporaryDirectory(prefix="bench-", dir=options.work_dir) as folder:
-                if name == "cold-shared":
+                if name == "webhooks":
+                    yield from _webhooks(Path(folder), options, cores)
+                elif name == "mirror":
+                    yield from _mirror(Path(folder), options, cores)
+                elif name == "cold-shared":
                     yield _shared(name, Path(folder), options, cores)
                 else:
                     yield _cold(name, Path(folder), options, cores)
@@ -96,6 +101,42 @@ def _cold(name: str, home: Path, options: Options, cores: Cores) -> Outcome:
             return cold.measure_crowd(pair, options)
     with running(home, cores, cold.cold_ids(options)) as pair:
         return cold.measure_cold(name, cores.note, pair, options)
+
+
+def _webhooks(home: Path, options: Options, cores: Cores) -> Iterator[Outcome]:
+    """One process on each database. Its PostgreSQL shares the core of the load."""
+    signer, origins = webhooks.Signer(), {}
+    where = postgres.programs()
+    with contextlib.ExitStack() as stack:
+        databases = {"SQLite": ""}
+        if where is not None:
+            databases["PostgreSQL"] = stack.enter_context(postgres.cluster(where, cores.upstream))
+        for name, database in databases.items():
+            place = home / name
+            (place / "files").mkdir(parents=True)
+            (place / "files" / webhooks.JWKS).write_bytes(signer.jwks())
+            settings = {"FIRSTVIEW_WORKER": "false", "FIRSTVIEW_DATABASE_URL": database}
+            origins[name] = stack.enter_context(alone(place, cores, settings))
+        yield from webhooks.measure(origins, signer, options)
+    if where is None:
+        print("not measured: PostgreSQL is not installed", file=sys.stderr)
+
+
+def _mirror(home: Path, options: Options, cores: Cores) -> Iterator[Outcome]:
+    """Each concurrency has a server of its own; they take turns."""
+    origins = {}
+    with contextlib.ExitStack() as stack:
+        for hands in mirror.HANDS:
+            place = home / str(hands)
+            (place / "files").mkdir(parents=True)
+            for kind, size in mirror.SIZES.items():
+                write_clip(place / "files" / f"{kind}.mp4", size)
+            settings = {
+                "FIRSTVIEW_MIRROR_CONCURRENCY": str(hands),
+                "FIRSTVIEW_JOBS_POLL": f"{mirror.POLL}s",
+            }
+            origins[hands] = stack.enter_context(alone(place, cores, settings))
+        yield from mirror.measure(origins, options)
 
 
 if __name__ == "__main__":

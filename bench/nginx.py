@@ -53,6 +53,7 @@ _UPSTREAM = """\
             root {root};
             rewrite ^ /$kind.mp4 break;
         }}
+        location = /jwks.json {{ root {root}; }}
     }}
 }}
 """
@@ -87,7 +88,10 @@ _CACHE = """\
 
 
 def upstream_config(home: Path, port: int, root: Path) -> str:
-    """The fake fal.media: files from the page cache; `/files/<kind>-<id>.mp4` is `<kind>.mp4`."""
+    """The fake fal.media: files from the page cache; `/files/<kind>-<id>.mp4` is `<kind>.mp4`.
+
+    Beside them fal's key set, where there is one.
+    """
     return (_COMMON + _UPSTREAM).format(user=_user(), home=home, port=port, root=root)
 
 

@@ -19,6 +19,8 @@ SCENARIOS = (
     "cold-shared",
     "crowd",
     "memory",
+    "webhooks",
+    "mirror",
 )
 
 
@@ -33,6 +35,7 @@ class Options:
     crowd: int
     fills: int
     fill_seconds: int
+    mirror_mib: int
     json: Path | None
     work_dir: Path | None
 
@@ -46,7 +49,12 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     add = parser.add_argument
     add("scenarios", nargs="*", metavar="SCENARIO", help=f"{', '.join(SCENARIOS)} (default: all)")
     add("--rounds", type=int, default=5, help="rounds of nginx, firstview (default: %(default)s)")
-    add("--seconds", type=int, default=2, help="length of one warm turn (default: %(default)s)")
+    add(
+        "--seconds",
+        type=int,
+        default=2,
+        help="length of one warm or webhook turn (default: %(default)s)",
+    )
     add("--cold-clips", type=int, default=24, help="clips of one cold turn (default: %(default)s)")
     add("--crowd", type=int, default=500, help="viewers of one cold clip (default: %(default)s)")
     add("--fills", type=int, default=200, help="fills of the memory run (default: %(default)s)")
@@ -55,6 +63,12 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
         type=int,
         default=90,
         help="longest time of the memory run (default: %(default)s)",
+    )
+    add(
+        "--mirror-mib",
+        type=int,
+        default=400,
+        help="MiB of clips of one mirror turn (default: %(default)s)",
     )
     add("--json", type=Path, help="also write the figures here (default: bench/results/)")
     add("--work-dir", type=Path, help="where to put servers' files (default: the temporary folder)")
@@ -73,6 +87,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
         crowd=given.crowd,
         fills=given.fills,
         fill_seconds=given.fill_seconds,
+        mirror_mib=given.mirror_mib,
         json=given.json,
         work_dir=given.work_dir,
     )

@@ -87,6 +87,29 @@ def running(
         yield Pair(peer, ours, home)
 
 
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """firstview without a peer, its upstream, and the address of its catalog."""
+
+    firstview: Server
+    home: Path
+    database: str
+    source: str
+    """Where its upstream has files; `/<kind>-<id>.mp4` is `files/<kind>.mp4`."""
+
+
+@contextlib.contextmanager
+def alone(home: Path, cores: Cores, settings: dict[str, str] | None = None) -> Iterator[Alone]:
+    """Start firstview and its upstream, whose `home / "files"` may hold a key set as well."""
+    with contextlib.ExitStack() as stack:
+        upstream = stack.enter_context(_upstream(home / "upstream", cores))
+        base = f"http://127.0.0.1:{upstream.port}"
+        given = {"FIRSTVIEW_FAL_JWKS_URL": f"{base}/jwks.json", **(settings or {})}
+        server = _firstview(home / "firstview", upstream.port, [], cores, given)
+        ours = stack.enter_context(server)
+        yield Alone(ours, home, _database(home / "firstview", given), f"{base}/files")
+
+
 def _upstream(home: Path, cores: Cores) -> contextlib.AbstractContextManager[Server]:
     port = _free_port()
     text = nginx.upstream_config(home, port, home.parent / "files")
@@ -116,7 +139,8 @@ def _firstview(
     home: Path, upstream: int, clips: Iterable[str], cores: Cores, settings: dict[str, str]
 ) -> Iterator[Server]:
     home.mkdir()
-    asyncio.run(_register(home, f"http://127.0.0.1:{upstream}/files", list(clips)))
+    database = _database(home, settings)
+    asyncio.run(_register(database, f"http://127.0.0.1:{upstream}/files", list(clips)))
     port, admin = _free_port(), _free_port()
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith("FIRSTVIEW_")
@@ -135,8 +159,12 @@ def _firstview(
         yield Server("firstview", port, process.pid, admin)
 
 
-async def _register(data_dir: Path, base: str, clips: list[str]) -> None:
-    catalog = await open_catalog(keys.database_url("", data_dir))
+def _database(data_dir: Path, settings: dict[str, str]) -> str:
+    return keys.database_url(settings.get("FIRSTVIEW_DATABASE_URL", ""), data_dir)
+
+
+async def _register(database: str, base: str, clips: list[str]) -> None:
+    catalog = await open_catalog(database, migrate=True)
     try:
         rows = Generations(catalog, clip_url=keys.clip_path)
         await rows.register(
