@@ -76,6 +76,8 @@ async def open_corridor(places: Places, grace: Grace) -> AsyncIterator[Corridor]
             flights=flights,
             fills=fills,
             ownership=ownership,
+            upstream=places.upstream,
+            executor=places.executor,
             clock=clock,
         )
         stack.push_async_callback(lambda: flights.drain(grace.left))

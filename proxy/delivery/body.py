@@ -59,8 +59,8 @@ class Body:
 
     @property
     def sha256(self) -> str | None:
-        """Hex SHA-256 of the whole clip, if it was written beside an object of ours."""
-        return (self._head.metadata or {}).get(keys.META_SHA256)
+        """Hex SHA-256 of the whole clip, if anybody wrote that down."""
+        return self.source.expected_sha256(self._head)
 
     def facts(self, length: int) -> ClipFacts:
         """What the clip is, by what its source said."""
@@ -83,13 +83,18 @@ class Body:
             raise NotAClip(msg)
         self.facts(self.total)
 
+    def _is_vouched_for(self) -> bool:
+        """Whether it was verified before: what firstview itself has written somewhere."""
+        metadata = self._head.metadata or {}
+        return self.source.tier == "disk" or keys.META_ETAG in metadata
+
     async def _check_first_bytes(self) -> None:
         while len(self._pending) < FTYP_BYTES:
             chunk = await self._stream.read()
             if not chunk:
                 break
             self._pending += chunk
-        if self.source.tier == "upstream" and not is_clip_start(self._pending):
+        if not self._is_vouched_for() and not is_clip_start(self._pending):
             msg = f"the source's first {len(self._pending)} bytes are not those of an mp4"
             raise NotAClip(msg)
 
@@ -103,7 +108,7 @@ class Body:
             chunk, self._pending = self._pending, b""
         else:
             chunk = await self._stream.read()
-        if self.source.tier == "upstream":
+        if not self._is_vouched_for():
             self._check_boxes(chunk)
         return chunk
 

@@ -14,6 +14,7 @@ from proxy.delivery.sources import Source
 from proxy.delivery.spool import Spool
 from proxy.errors import FirstviewError, Overloaded
 from proxy.records import ClipFacts
+from proxy.storage.open_files import OpenFile
 
 
 class Flight:
@@ -41,6 +42,8 @@ class Flight:
         self.source: Source | None = None
         self.validator: str | None = None
         self.spool: Spool | None = None
+        self.copy: OpenFile | None = None
+        """A whole clip that it is filled from, kept open as long as anybody needs the flight."""
         self.seeks = 0
         self.superseded = False
         self.task: asyncio.Task[None] | None = None
@@ -87,8 +90,13 @@ class Flight:
     def drop(self) -> None:
         """Give the spool up; the last of the fill and its viewers closes it."""
         self._holders -= 1
-        if self._holders == 0 and self.spool is not None:
+        if self._holders > 0:
+            return
+        if self.spool is not None:
             self.spool.release()
+        if self.copy is not None:
+            self.copy.release()
+            self.copy = None
 
     @contextlib.contextmanager
     def seek(self, limit: int) -> Iterator[bool]:

@@ -30,9 +30,18 @@ class Rows(Protocol):
         ...
 
     async def note_source(
-        self, request_id: str, fal_url: str, facts: ClipFacts, content_type: str
+        self,
+        request_id: str,
+        fal_url: str,
+        facts: ClipFacts,
+        content_type: str,
+        *,
+        asked: bool = True,
     ) -> object:
-        """Fix a clip's facts, the first time that its source is seen; make sure of its job."""
+        """Fix a clip's facts, the first time that its source is seen; make sure of its job.
+
+        `asked`: somebody is watching, so the job comes before others.
+        """
         ...
 
     async def mark_stored(
@@ -73,6 +82,7 @@ class _Seen:
 
     url: str
     facts: ClipFacts
+    asked: bool
     timer: asyncio.TimerHandle
 
 
@@ -91,18 +101,22 @@ class Ledger:
         self._notes = Notes()
         self._seen: dict[str, _Seen] = {}
 
-    def source_seen(self, source: UpstreamSource, facts: ClipFacts) -> None:
-        """Fix a clip's facts, unless it is stored in a moment anyway."""
+    def source_seen(self, source: UpstreamSource, facts: ClipFacts, *, asked: bool) -> None:
+        """Fix a clip's facts, unless it is stored in a moment anyway; `asked`: for a viewer."""
         self._said(facts.request_id)
         url = source.url
-        timer = asyncio.get_running_loop().call_later(_SEEN_FOR, self._note_source, url, facts)
-        self._seen[facts.request_id] = _Seen(url, facts, timer)
+        timer = asyncio.get_running_loop().call_later(
+            _SEEN_FOR, self._note_source, url, facts, asked
+        )
+        self._seen[facts.request_id] = _Seen(url, facts, asked, timer)
 
-    def _note_source(self, url: str, facts: ClipFacts) -> None:
+    def _note_source(self, url: str, facts: ClipFacts, asked: bool) -> None:
         self._said(facts.request_id)
         self._notes.add(
             facts.request_id,
-            lambda: self._rows.note_source(facts.request_id, url, facts, CLIP_CONTENT_TYPE),
+            lambda: self._rows.note_source(
+                facts.request_id, url, facts, CLIP_CONTENT_TYPE, asked=asked
+            ),
         )
 
     def _said(self, request_id: str) -> None:
@@ -178,5 +192,5 @@ class Ledger:
     async def close(self, timeout: float) -> None:
         """Let the notes be written for `timeout` seconds, also those that were put off."""
         for waiting in list(self._seen.values()):
-            self._note_source(waiting.url, waiting.facts)
+            self._note_source(waiting.url, waiting.facts, waiting.asked)
         await self._notes.close(timeout)

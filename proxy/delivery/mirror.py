@@ -6,13 +6,16 @@ stored. Must not know: jobs, leases, when anything is tried again.
     stored already ─▶ done
     in flight, kept ─▶ wait for it
     in the bucket ─▶ let the catalog know
+    on this machine ─▶ a fill from that copy: the bucket has lost it
     nowhere ─▶ a fill without a viewer, which viewers may join ─▶ wait until it is stored
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
+from concurrent.futures import Executor
 
 import structlog
 
@@ -24,6 +27,7 @@ from proxy.delivery.flights import Flight, Flights
 from proxy.delivery.ledger import Rows
 from proxy.delivery.near import Near
 from proxy.delivery.own import Ownership
+from proxy.delivery.sources import CopySource, UpstreamLike
 from proxy.errors import (
     ClipFailed,
     ClipGone,
@@ -35,12 +39,11 @@ from proxy.errors import (
     StillKept,
     UnknownClip,
 )
-from proxy.media.boxes import is_clip_start
+from proxy.media.boxes import HEADER_BYTES, BoxWalk
 from proxy.records import ClipFacts, Generation, Status
 from proxy.storage import keys
 from proxy.storage.bucket import Bucket, ObjectInfo
-
-_FIRST_BYTES = 64
+from proxy.storage.open_files import OpenFile
 
 log = structlog.get_logger()
 
@@ -58,6 +61,8 @@ class Mirrors:
         flights: Flights,
         fills: Fills,
         ownership: Ownership,
+        upstream: UpstreamLike,
+        executor: Executor,
         clock: Clock,
     ) -> None:
         """Take the corridor's parts."""
@@ -68,6 +73,8 @@ class Mirrors:
         self._flights = flights
         self._fills = fills
         self._ownership = ownership
+        self._upstream = upstream
+        self._executor = executor
         self._clock = clock
         self.on_stored: Callable[[ClipFacts], None] = ownership.on_stored
         """Told of clips that were found in the bucket."""
@@ -85,24 +92,48 @@ class Mirrors:
             row = _mirrorable(await self._rows.get(request_id))
             if row.status is Status.STORED or await self._is_in_bucket(row):
                 return
-            flight = self._board(row)
+            flight = self._board(row, await self._copy(row))
         if flight is not None:
             await self._landed(flight)
         await self._stored(request_id)
 
-    def _board(self, row: Generation) -> Flight | None:
-        """Join or start the clip's fill; None if the clip has become whole here meanwhile.
+    async def _copy(self, row: Generation) -> OpenFile | None:
+        """The whole clip if it is on this machine, for a bucket that has lost it.
 
-        Nothing is awaited between the last look and the start, as in `Locator.find`.
+        A file of a local bucket is no copy: it is the very thing that is missing or damaged.
         """
-        request_id = row.request_id
-        if request_id in self._ownership or self._near.present(request_id) is not None:
+        if self._bucket.is_local:
             return None
-        sources = self._candidates.of(request_id, row, None)
-        flight, _ = self._flights.join_or_start(
-            request_id, sources, self._fills.run, by_range=False, by_job=True
-        )
-        return flight
+        file = await self._near.open(row.request_id, row)
+        if file is not None and (row.fal_url is None or not identity.same_clip(row, file.facts)):
+            file.release()
+            return None
+        return file
+
+    def _board(self, row: Generation, copy: OpenFile | None) -> Flight | None:
+        """Join or start the clip's fill, from the copy if there is one.
+
+        Returns None if the clip has become whole here meanwhile. Nothing is awaited between the
+        last look and the start, as in `Locator.find`.
+        """
+        with contextlib.ExitStack() as unused:
+            if copy is not None:
+                unused.callback(copy.release)
+            if row.request_id in self._ownership:
+                return None
+            sources = self._candidates.of(row.request_id, row, None)
+            if copy is not None and row.fal_url is not None:
+                source = CopySource(
+                    self._upstream, row, row.fal_url, file=copy, executor=self._executor
+                )
+                sources = (source, *sources)
+            flight, joined = self._flights.join_or_start(
+                row.request_id, sources, self._fills.run, by_range=False, by_job=True
+            )
+            if not joined:
+                flight.copy = copy
+                unused.pop_all()
+            return flight
 
     @staticmethod
     async def _landed(flight: Flight) -> None:
@@ -164,15 +195,24 @@ class Mirrors:
         return known in {None, facts.length} and identity.same_clip(row, facts)
 
     async def _is_clip(self, info: ObjectInfo) -> bool:
-        """Whether an object is what we wrote, or else begins like a clip."""
+        """Whether an object is what we wrote, or else a clip that is all there.
+
+        What somebody else has begun to write there, and not finished, begins like a clip too; but
+        its boxes then say that it should be longer (ISO/IEC 14496-12 §4.2).
+        """
         if keys.META_ETAG in info.metadata:
             return True
-        if info.size == 0:
-            return False
-        stop = min(_FIRST_BYTES, info.size)
-        stream = await self._bucket.open(info.key, 0, stop, etag=info.etag)
+        walk = BoxWalk(info.size)
+        while walk.is_whole is None:
+            walk.feed(await self._bytes(info, walk.at))
+        return walk.is_whole
+
+    async def _bytes(self, info: ObjectInfo, at: int) -> bytes:
+        """The header of the box that begins at `at`."""
+        stop = min(at + HEADER_BYTES, info.size)
+        stream = await self._bucket.open(info.key, at, stop, etag=info.etag)
         try:
-            return is_clip_start(await stream.read())
+            return await stream.read()
         finally:
             await stream.close()
 

@@ -6,8 +6,11 @@ Must not know: sources, flights, HTTP.
 
 from __future__ import annotations
 
+import asyncio
+
 from proxy.delivery import identity
 from proxy.delivery.own import Ownership
+from proxy.media import boxes
 from proxy.records import Generation
 from proxy.storage import keys
 from proxy.storage.bucket import Bucket
@@ -75,8 +78,16 @@ class Near:
         if facts.length == 0 or found.info.altered or not meant:
             file.release()
             return None
+        if keys.META_ETAG not in found.info.metadata and not await self._is_whole(file):
+            file.release()
+            return None
         self._ownership.adopted(row, facts)
         return file
+
+    @staticmethod
+    async def _is_whole(file: OpenFile) -> bool:
+        """Whether what somebody else has put there is a clip, and not the beginning of one."""
+        return await asyncio.to_thread(boxes.is_whole_file, file.fd, file.facts.length)
 
     def doubt(self, request_id: str) -> None:
         """A clip's open file was not what it should be: look at what is there at the next view."""

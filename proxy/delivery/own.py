@@ -92,11 +92,11 @@ class Ownership:
 
     # -- what a fill tells ---
 
-    async def seen(self, _flight: Flight, source: Source, facts: ClipFacts) -> Upload | None:
+    async def seen(self, flight: Flight, source: Source, facts: ClipFacts) -> Upload | None:
         """Fix the facts beside the reply, and begin the upload of a clip that is not ours yet."""
         if not isinstance(source, UpstreamSource):
             return None
-        self._ledger.source_seen(source, facts)
+        self._ledger.source_seen(source, facts, asked=not flight.by_job)
         path = self._spool_dir / f"{keys.spool_name(facts.request_id, source.name)}.part"
         return self._bucket.upload(new_object(facts, source.row.prompt_hash), path)
 

@@ -195,6 +195,36 @@ async def test_a_clip_that_is_gone_upstream_plays_if_somebody_else_has_brought_i
     assert body == data
 
 
+async def test_what_somebody_else_has_not_finished_is_not_adopted(origin: Origin) -> None:
+    data = make_clip(300_000, 35)
+    await origin.clip("begun", data)
+    await put(origin, "begun", data[:200_000])
+    with pytest.raises(ObjectConflict):
+        await mirrored(origin, "begun")
+    row = await origin.row("begun")
+    assert row is not None
+    assert row.status is Status.AVAILABLE
+
+
+async def test_a_bucket_that_lost_a_clip_gets_it_back_from_the_local_copy(
+    make_origin: MakeOrigin, s3_bucket_name: str, aws_environment: None
+) -> None:
+    origin = await make_origin(bucket_url=f"s3://{s3_bucket_name}")
+    data = make_clip(700_000, 36)
+    path = await origin.clip("dropped", data)
+    await origin.get("dropped")
+    await origin.stored("dropped")
+    await origin.app.bucket.delete(keys.clip_key("dropped"))
+    await origin.app.generations.note_missing("dropped")
+    origin.fal.add(path, data, Behaviour(status=410))
+    origin.fal.forget()
+    await mirrored(origin, "dropped")
+    assert await in_bucket(origin, "dropped") == data
+    assert origin.fal.requests(path) == []
+    row = await origin.stored("dropped")
+    assert row.sha256 == hashlib.sha256(data).hexdigest()
+
+
 async def test_what_is_no_clip_is_neither_adopted_nor_overwritten(origin: Origin) -> None:
     await origin.clip("notes", make_clip(200_000, 33))
     await put(origin, "notes", b"<html>not found</html>" * 100)

@@ -135,8 +135,10 @@ async def test_what_the_check_finds_is_mirrored_again_byte_by_byte(
         stage.fal.forget()
         await checker(origin).check()
         await mended(stage, origin, "clip", data)
-        # At least once by the job; it may be asked once more if it is viewed meanwhile.
-        assert origin.gets("clip") >= 1
+        if origin.app.bucket.is_local:  # nothing else on this machine has the clip
+            assert origin.gets("clip") >= 1
+        else:  # the copy in the disk cache is nearer than its source
+            assert origin.gets("clip") == 0
         assert origin.gets("other") == 0
         assert stage.body("other") == other
         metrics = await (await origin.client.get(origin.admin("/metrics"))).text()

@@ -16,6 +16,7 @@ from proxy.delivery.body import Body
 from proxy.delivery.spool import Spool
 from proxy.errors import CorruptClip, FirstviewError, NotAClip, SourceChanged, SourceTimeout
 from proxy.records import BodyHead, ByteStream, ClipFacts, Generation, Status
+from proxy.storage import keys
 from tests.fakes.fal import make_clip
 
 DATA = make_clip(5000, 1)
@@ -72,6 +73,9 @@ class Scripted:
     def facts(self, head: BodyHead, length: int) -> ClipFacts:
         return identity.facts_from_source(ROW, "https://fal.media/clip.mp4", head, length)
 
+    def expected_sha256(self, head: BodyHead) -> str | None:
+        return (head.metadata or {}).get(keys.META_SHA256)
+
     async def ask(self) -> ClipFacts:
         raise NotImplementedError
 
@@ -87,9 +91,12 @@ def stream(
     tag: str | None = TAG,
     framed: bool = True,
     piece: int = 700,
+    metadata: dict[str, str] | None = None,
 ) -> Stream:
     stop = None if total is None else total
-    head = BodyHead(start=start, stop=stop, total=total, validator=tag, framed=framed)
+    head = BodyHead(
+        start=start, stop=stop, total=total, validator=tag, framed=framed, metadata=metadata
+    )
     return Stream(data[start:], head, piece)
 
 
@@ -222,7 +229,17 @@ async def test_a_clip_that_was_cut_is_noticed_by_its_own_boxes(total: int | None
         await rest(body)
 
 
-async def test_an_object_of_the_bucket_may_be_anything() -> None:
-    data = b"someone else's object, adopted"
-    source = Scripted([stream(data, total=len(data))], tier="bucket")
-    assert await rest(await Body.open(source, 10_000)) == data
+async def test_an_object_that_we_have_written_needs_no_looking_into() -> None:
+    data = b"once taken for a clip, by a firstview of before"
+    ours = stream(data, total=len(data), metadata={keys.META_ETAG: "e1"})
+    assert await rest(await Body.open(Scripted([ours], tier="bucket"), 10_000)) == data
+
+
+async def test_an_object_that_somebody_else_has_written_has_to_be_a_whole_clip() -> None:
+    page = b"<html>no clip</html>"
+    with pytest.raises(NotAClip):
+        await Body.open(Scripted([stream(page, total=len(page))], tier="bucket"), 10_000)
+    cut = make_clip(5000, 1)[:3000]
+    body = await Body.open(Scripted([stream(cut, total=len(cut))], tier="bucket"), 10_000)
+    with pytest.raises(CorruptClip):
+        await rest(body)

@@ -91,7 +91,7 @@ class Rows:
     async def get(self, _request_id: str) -> Generation | None:
         return self.row
 
-    async def note_source(self, *_: object) -> None:
+    async def note_source(self, *_: object, **__: object) -> None:
         pass
 
     async def note_missing(self, *_: object) -> None:
