@@ -67,7 +67,7 @@ async def open_corridor(places: Places, grace: Grace) -> AsyncIterator[Corridor]
         locator = Locator(
             settings, near=near, rows=rows, candidates=candidates, flights=flights, fills=fills
         )
-        ownership.on_stored = rows.stored
+        ownership.storing.on_stored = rows.stored
         mirrors = Mirrors(
             bucket=places.bucket,
             rows=places.generations,

@@ -126,7 +126,7 @@ async def _sweeping(
         settings,
         clock=clock,
         metrics=metrics,
-        retry_kept=corridor.ownership.retry_now,
+        retry_kept=corridor.ownership.storing.retry_now,
     )
     tasks = [
         asyncio.create_task(sweeper.run(), name="sweep"),

@@ -76,7 +76,7 @@ class Mirrors:
         self._upstream = upstream
         self._executor = executor
         self._clock = clock
-        self.on_stored: Callable[[ClipFacts], None] = ownership.on_stored
+        self.on_stored: Callable[[ClipFacts], None] = ownership.storing.on_stored
         """Told of clips that were found in the bucket."""
 
     async def mirror(self, request_id: str) -> None:
