@@ -25,6 +25,7 @@ from proxy.jobs.backfill import Backfill, Clips
 from proxy.jobs.tally import UNKNOWN, Failure, Tally
 from proxy.records import REQUEST_ID
 from proxy.settings import Settings
+from proxy.storage import keys
 from proxy.telemetry.metrics import Metrics
 
 _PARTLY: Final = 1
@@ -99,7 +100,10 @@ async def _mirror(settings: Settings, wish: Wish, display: Display, stop: Stop) 
     def failed(failure: Failure) -> None:
         display.say(f"failed  {failure.request_id}  {failure.reason}", "red")
 
-    this = _Run(Tally(on_failure=failed), stop, time.monotonic())
+    def troubled(reason: str) -> None:
+        display.say(f"waiting for better times  {reason}", "yellow")
+
+    this = _Run(Tally(on_failure=failed, on_trouble=troubled), stop, time.monotonic())
     app = App(settings)
     since = read_moment("--since", wish.since, app.clock.now())
     backfill = Backfill(
@@ -122,6 +126,8 @@ async def _mirror(settings: Settings, wish: Wish, display: Display, stop: Stop) 
         if wish.every:
             clips = AllClips(Search(app.catalog), model=wish.model, since=since)
             this.total = await sweeping.count_unstored(model=wish.model, since=since)
+        if this.total:  # a bucket that is not there is better told of at once
+            await app.bucket.head(keys.clip_key(ids[0] if ids else "firstview"))
         showing = asyncio.create_task(display.run(sample, lambda: this.total))
         try:
             await backfill.run(

@@ -22,7 +22,7 @@ from typing import Final, Protocol, TypeVar
 
 from proxy.catalog.job_rows import NewJob
 from proxy.clock import Clock
-from proxy.errors import CatalogUnavailable
+from proxy.errors import CatalogUnavailable, FirstviewError
 from proxy.jobs.tally import Tally, why_not_stored
 from proxy.jobs.verdict import Outcome
 from proxy.records import Generation, Job, JobKind, JobState, Status
@@ -170,16 +170,20 @@ class Backfill:
                     return
         except CatalogUnavailable as error:
             if not stop.is_set():
-                self._tally.away = f"{error.slug}: {error.detail}"
+                self._tally.away = _said(error)
 
     async def _patiently(self, work: Callable[[], Awaitable[T]], stop: asyncio.Event) -> T:
         """Ask a catalog that is away again and again. Raises CatalogUnavailable after a while."""
-        began = self._clock.monotonic()
+        began: float | None = None
         while True:
             try:
                 return await work()
-            except CatalogUnavailable:
-                if stop.is_set() or self._clock.monotonic() - began >= self._patience:
+            except CatalogUnavailable as error:
+                now = self._clock.monotonic()
+                if began is None:
+                    began = now
+                    self._tally.trouble(_said(error))
+                if stop.is_set() or now - began >= self._patience:
                     raise
                 await self._pause(stop)
 
@@ -278,6 +282,8 @@ class Backfill:
     def _note_trouble(self, now: float, reason: str) -> None:
         trouble = self._trouble
         is_new = trouble is None or now - trouble.latest > self._patience / 2
+        if is_new:
+            self._tally.trouble(reason)
         began = now if trouble is None or is_new else trouble.began
         self._trouble = _Trouble(began, now, reason)
 
@@ -307,6 +313,10 @@ class Backfill:
     def _fail(self, request_id: str, reason: str, *, unfinished: bool = False) -> None:
         del self._open[request_id]
         self._tally.fail(request_id, reason, unfinished=unfinished)
+
+
+def _said(error: FirstviewError) -> str:
+    return f"{error.slug}: {error.detail}"
 
 
 def _wish(request_id: str, kind: JobKind, of: Generation | Job) -> NewJob:

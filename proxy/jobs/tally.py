@@ -29,11 +29,13 @@ class Failure:
 class Tally:
     """What became of clips so far; `unfinished` failures are tried again by workers.
 
-    `reasons` counts failures by their slugs; `on_failure` hears of those that are kept. `away` is
-    what was away for so long that nothing more was tried.
+    `reasons` counts failures by their slugs; `on_failure` hears of those that are kept, and
+    `on_trouble` of what keeps all clips from being stored for a while. `away` is what was away for
+    so long that nothing more was tried.
     """
 
     on_failure: Callable[[Failure], None] | None = None
+    on_trouble: Callable[[str], None] | None = None
     stored: int = 0
     already_stored: int = 0
     failed: int = 0
@@ -41,6 +43,11 @@ class Tally:
     reasons: Counter[str] = field(default_factory=Counter)
     first_failures: list[Failure] = field(default_factory=list)
     away: str | None = None
+
+    def trouble(self, reason: str) -> None:
+        """Tell of trouble that is not one clip's, when it begins."""
+        if self.on_trouble is not None:
+            self.on_trouble(reason)
 
     @property
     def settled(self) -> int:
