@@ -15,18 +15,16 @@ import asyncio
 import contextlib
 from collections.abc import Iterator
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import structlog
 
 from proxy.clock import Clock
 from proxy.delivery.body import Body
 from proxy.delivery.flights import Flight
+from proxy.delivery.owner import Filled, Owner
 from proxy.delivery.pace import Pace
 from proxy.delivery.patience import Patience
-from proxy.delivery.sources import Source
 from proxy.delivery.spool import Spool
 from proxy.errors import (
     BucketError,
@@ -38,7 +36,6 @@ from proxy.errors import (
     Overloaded,
     SourceUnavailable,
 )
-from proxy.records import ClipFacts
 from proxy.settings import Settings
 from proxy.storage import keys
 from proxy.storage.bucket import Upload
@@ -54,39 +51,6 @@ _WRITES_AT_ONCE = 8
 begin would wait behind the chunks of all that have begun: of 200 at once, half began too late."""
 
 log = structlog.get_logger()
-
-
-@dataclass(slots=True, kw_only=True)
-class Filled:
-    """A whole, verified clip in its spool, ready to be handed over."""
-
-    flight: Flight
-    source: Source
-    facts: ClipFacts
-    spool: Spool
-    sha256: str
-    reservation: Reservation
-    upload: Upload | None
-
-
-class Owner(Protocol):
-    """Who takes verified clips over; see `proxy.delivery.own`."""
-
-    async def seen(self, flight: Flight, source: Source, facts: ClipFacts) -> Upload | None:
-        """Hear of a clip's facts before its first byte is sent; begin its upload, if any."""
-        ...
-
-    async def take(self, filled: Filled) -> None:
-        """Own a verified clip from here on."""
-        ...
-
-    async def refused(self, source: Source, error: FirstviewError) -> None:
-        """Hear of a source that does not have the clip (any more), or not as it should be."""
-        ...
-
-    def abandon(self, upload: Upload) -> None:
-        """Abort an upload that `seen` began; viewers do not wait for the bucket."""
-        ...
 
 
 class Fills:

@@ -22,12 +22,13 @@ import structlog
 from proxy.clock import Clock
 from proxy.delivery import identity
 from proxy.delivery.candidates import Candidates
+from proxy.delivery.copies import CopySource
 from proxy.delivery.fill import Fills
 from proxy.delivery.flights import Flight, Flights
 from proxy.delivery.ledger import Rows
 from proxy.delivery.near import Near
 from proxy.delivery.own import Ownership
-from proxy.delivery.sources import CopySource, UpstreamLike
+from proxy.delivery.sources import UpstreamLike
 from proxy.errors import (
     ClipFailed,
     ClipGone,

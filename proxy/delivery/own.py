@@ -20,10 +20,10 @@ from cachetools import LRUCache
 
 from proxy.clock import Clock
 from proxy.delivery.commit import Commits, new_object
-from proxy.delivery.fill import Filled
 from proxy.delivery.flights import Flight
 from proxy.delivery.kept import Kept, find_kept
 from proxy.delivery.ledger import Ledger, Rows
+from proxy.delivery.owner import Filled
 from proxy.delivery.shelf import Shelf
 from proxy.delivery.sources import BucketSource, Source, UpstreamSource
 from proxy.delivery.storing import Storing

@@ -16,10 +16,10 @@ import pytest
 
 from proxy.clock import Clock
 from proxy.delivery import kept as kept_module
-from proxy.delivery.fill import Filled
 from proxy.delivery.flights import Flight
 from proxy.delivery.identity import etag_of
 from proxy.delivery.own import Ownership
+from proxy.delivery.owner import Filled
 from proxy.delivery.sources import UpstreamSource
 from proxy.delivery.spool import Spool
 from proxy.errors import BucketUnavailable, CatalogUnavailable, ObjectConflict
