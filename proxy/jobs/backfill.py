@@ -1,8 +1,8 @@
 """A backfill: clips that somebody wants owned now, asked for and followed until that is so.
 
-Belongs here: filing their jobs, a window of them at a time, and finding out what became of each.
-Must not know: who runs the jobs, in this process or in another one; which clips are meant; how
-progress is shown.
+Belongs here: a window of them at a time, and finding out what became of each. Must not know: which
+job a clip needs (`asking.py`); who runs it, in this process or in another one; which clips are
+meant; how progress is shown.
 
     clips ─▶ window ─▶ asked jobs ─▶ stored │ failed: dead, pointless, or three times in this run
                ▲                          │
@@ -23,9 +23,10 @@ from typing import Final, Protocol, TypeVar
 from proxy.catalog.job_rows import NewJob
 from proxy.clock import Clock
 from proxy.errors import CatalogUnavailable, FirstviewError
+from proxy.jobs.asking import Asking, Filing, Looking, Wishes, wish
 from proxy.jobs.tally import Tally, why_not_stored
 from proxy.jobs.verdict import Outcome
-from proxy.records import Generation, Job, JobKind, JobState, Status
+from proxy.records import Generation, Job, JobKind, Status
 
 T = TypeVar("T")
 
@@ -47,30 +48,6 @@ class Clips(Protocol):
 
         Raises CatalogUnavailable, and can then be asked again.
         """
-        ...
-
-
-class Filing(Protocol):
-    """Where jobs are filed; `proxy.catalog.jobs.Jobs` keeps them."""
-
-    async def file(self, new: Sequence[NewJob], *, revive: bool = False) -> int:
-        """File jobs; `revive` those that are dead."""
-        ...
-
-    async def retry(self, *, request_ids: Sequence[str] | None = None) -> int:
-        """Let jobs that wait begin anew, now."""
-        ...
-
-
-class Looking(Protocol):
-    """Where they are looked at; `proxy.catalog.sweeping.Sweeping` does."""
-
-    async def jobs_of(self, ids: Sequence[str]) -> dict[str, list[Job]]:
-        """Return the jobs of some ids."""
-        ...
-
-    async def meanings(self, ids: Sequence[str]) -> dict[str, Generation]:
-        """Return the rows of some ids."""
         ...
 
 
@@ -153,14 +130,17 @@ class Backfill:
         """
         more = True
         look = functools.partial(self._look, jobs, looking)
+        asking = Asking(
+            jobs, looking, clock=self._clock, revive=self._revive, can_resolve=self._can_resolve
+        )
         try:
             while not stop.is_set():
                 while more and len(self) + PAGE <= WINDOW:
                     rows = await self._patiently(clips.next, stop)
                     more = rows is not None
-                    needed = self._sorted_out(rows or ())
-                    ask = functools.partial(self._ask, needed, jobs, looking)
-                    await self._patiently(ask, stop)
+                    needed = asking.sort_out(rows or (), self._tally)
+                    prepare = functools.partial(asking.prepare, needed)
+                    await self._ask(asking, await self._patiently(prepare, stop), stop)
                     wake()
                 if not self._open and not more:
                     return
@@ -171,6 +151,14 @@ class Backfill:
         except CatalogUnavailable as error:
             if not stop.is_set():
                 self._tally.away = _said(error)
+
+    async def _ask(self, asking: Asking, wishes: Wishes, stop: asyncio.Event) -> None:
+        now = self._clock.monotonic()
+        for request_id, failures in wishes.failures.items():  # before there are jobs which end
+            self._open[request_id] = _Asked(failures, now)
+        await self._patiently(functools.partial(asking.file, wishes), stop)
+        for request_id, reason in wishes.buried.items():
+            self._tally.fail(request_id, reason)
 
     async def _patiently(self, work: Callable[[], Awaitable[T]], stop: asyncio.Event) -> T:
         """Ask a catalog that is away again and again. Raises CatalogUnavailable after a while."""
@@ -196,50 +184,6 @@ class Backfill:
             wait.cancel()
         await asyncio.gather(*waits, return_exceptions=True)
 
-    # -- asking ---
-
-    def _sorted_out(self, rows: Sequence[Generation]) -> list[tuple[Generation, JobKind]]:
-        """Settle what needs no job, or what no job could help; return which job the others need."""
-        needed: list[tuple[Generation, JobKind]] = []
-        for row in rows:
-            if row.status is Status.STORED:
-                self._tally.already_stored += 1
-            elif row.status is Status.AVAILABLE:
-                needed.append((row, JobKind.MIRROR))
-            elif row.status is Status.PENDING and row.model is not None and self._can_resolve:
-                needed.append((row, JobKind.RESOLVE))
-            else:
-                self._tally.fail(row.request_id, why_not_stored(row))
-        return needed
-
-    async def _ask(
-        self, needed: Sequence[tuple[Generation, JobKind]], jobs: Filing, looking: Looking
-    ) -> None:
-        """File what is needed, due now; a dead job is an answer, unless it is to be revived.
-
-        A job that has failed before begins anew: whoever asks does not want to wait for its turn.
-        """
-        known = await looking.jobs_of([row.request_id for row, _ in needed])
-        now, began = self._clock.now(), self._clock.monotonic()
-        asking, idle = list[NewJob](), list[str]()
-        asked, buried = dict[str, _Asked](), dict[str, str]()
-        for row, kind in needed:
-            request_id = row.request_id
-            job = next((job for job in known.get(request_id, ()) if job.kind is kind), None)
-            state = None if job is None else job.state(now)
-            if job is not None and state is JobState.DEAD and not self._revive:
-                buried[request_id] = job.last_error or "dead: its job was given up"
-                continue
-            if state in {JobState.WAITING, JobState.DUE}:
-                idle.append(request_id)
-            asked[request_id] = _Asked(0 if job is None else job.attempts, began)
-            asking.append(_wish(request_id, kind, row))
-        self._open |= asked  # before there are jobs which end
-        await jobs.file(asking, revive=self._revive)
-        await jobs.retry(request_ids=idle)
-        for request_id, reason in buried.items():
-            self._tally.fail(request_id, reason)
-
     # -- following ---
 
     async def _look(self, jobs: Filing, looking: Looking) -> None:
@@ -254,7 +198,7 @@ class Backfill:
             elif request_id in self._open:
                 mirror = next((job for job in alive if job.kind is JobKind.MIRROR), None)
                 if mirror is not None and not mirror.asked:  # fal has said where the clip is
-                    unasked.append(_wish(request_id, JobKind.MIRROR, mirror))
+                    unasked.append(wish(JobKind.MIRROR, mirror))
                 self._judge(request_id, mirror)
         rows = await looking.meanings(over)
         for request_id in over:
@@ -317,7 +261,3 @@ class Backfill:
 
 def _said(error: FirstviewError) -> str:
     return f"{error.slug}: {error.detail}"
-
-
-def _wish(request_id: str, kind: JobKind, of: Generation | Job) -> NewJob:
-    return NewJob(request_id=request_id, kind=kind, asked=True, created_at=of.created_at)
