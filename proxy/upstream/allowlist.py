@@ -7,6 +7,7 @@ whoever connects cannot read another host out of it than was looked at here.
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from proxy.errors import SettingsError, SourceUntrusted
 
 _LONGEST_URL = 16_384
 _LONGEST_HOST = 253
+_HOSTS_REMEMBERED = 256  # a file of a million rows names a handful
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _FORBIDDEN = re.compile(r"[\x00-\x20\x7f-\xa0\u2028\u2029\ufeff\\]")
@@ -168,6 +170,7 @@ def _path_and_query(parts: SplitResult) -> str:
     return f"{path}?{query}" if query else path
 
 
+@functools.lru_cache(_HOSTS_REMEMBERED)
 def _literal(host: str) -> IPv4Address | IPv6Address | None:
     """Return the address that `host` spells properly, or None; brackets are allowed for."""
     try:
@@ -176,6 +179,7 @@ def _literal(host: str) -> IPv4Address | IPv6Address | None:
         return None
 
 
+@functools.lru_cache(_HOSTS_REMEMBERED)
 def _host_name(host: str) -> str:
     """Return `host` as lower-case ASCII without a trailing dot. Raises ValueError if it is none.
 
