@@ -41,7 +41,7 @@ def list_(
 
 @app.command()
 def retry(
-    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]…", help="Request ids.")] = None,
+    ids: Annotated[list[str] | None, typer.Argument(metavar="ID", help="Request ids.")] = None,
     *,
     all_dead: Annotated[bool, typer.Option("--all-dead", help="All jobs that are dead.")] = False,
     kind: Kind = None,
@@ -50,6 +50,7 @@ def retry(
     """Let jobs begin anew, now: those of the given ids that are dead or wait, or all dead ones.
 
     Running jobs are left alone. A running `serve` or `worker` takes them up within a second.
+
     Exit code 0: done; 1: some of the ids have no job.
     """
     from proxy import settings

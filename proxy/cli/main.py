@@ -87,7 +87,7 @@ def worker() -> None:
 
 @app.command(rich_help_panel=_OWNING)
 def mirror(
-    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]…", help="Request ids.")] = None,
+    ids: Annotated[list[str] | None, typer.Argument(metavar="ID", help="Request ids.")] = None,
     *,
     every: Annotated[
         bool, typer.Option("--all", help="All clips that are available and not stored.")
@@ -105,6 +105,7 @@ def mirror(
     """Bring clips into the bucket now, and wait until they are there.
 
     Works beside any `serve` and `worker`, or alone. Ctrl-C stops it; the same command goes on.
+
     Exit code 0: all are stored; 1: some failed; 2: none of the ids is known; 3: the bucket or the
     catalog is away; 130: stopped by Ctrl-C.
     """

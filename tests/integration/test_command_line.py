@@ -38,8 +38,9 @@ def test_the_version_is_shown(tmp_path: Path) -> None:
 def test_help_names_every_command_without_loading_what_they_need(tmp_path: Path) -> None:
     done = firstview(tmp_path, "--help")
     assert done.returncode == 0
-    assert "config" in done.stdout
-    assert "import" in done.stdout
+    named = {line.split()[1] for line in done.stdout.splitlines() if line.startswith("│ ")}
+    commands = {"serve", "worker", "mirror", "sweep", "import", "demo", "config", "catalog", "jobs"}
+    assert commands <= named
     heavy = ("sqlalchemy", "aiohttp", "pydantic", "aiobotocore", "uvloop")
     probe = f"import sys, proxy.cli.main; print([m for m in {heavy} if m in sys.modules])"
     loaded = subprocess.run(
