@@ -117,6 +117,8 @@ class Flights:
         self._flights: dict[str, Flight] = {}
         self._max_fills = max_fills
         self._tasks: set[asyncio.Task[None]] = set()
+        self.repointed = 0
+        """Counts the times that an id came to mean another clip."""
 
     def __len__(self) -> int:
         """How many clips are on their way in."""
@@ -168,6 +170,7 @@ class Flights:
 
     async def supersede(self, request_id: str) -> None:
         """The id was re-pointed: present viewers finish, nothing of it is kept, none join."""
+        self.repointed += 1
         flight = self._flights.pop(request_id, None)
         if flight is not None:
             flight.superseded = True

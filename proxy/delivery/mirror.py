@@ -46,6 +46,9 @@ from proxy.storage import keys
 from proxy.storage.bucket import Bucket, ObjectInfo
 from proxy.storage.open_files import OpenFile
 
+_LOOKS = 4
+"""Times that a clip is looked for which is overtaken by ids that are pointed elsewhere."""
+
 log = structlog.get_logger()
 
 
@@ -90,13 +93,31 @@ class Mirrors:
         """
         flight = self._flights.get(request_id)
         if flight is None and request_id not in self._ownership:
-            row = _mirrorable(await self._rows.get(request_id))
-            if row.status is Status.STORED or await self._is_in_bucket(row):
+            found = await self._look(request_id)
+            if found is None:
                 return
-            flight = self._board(row, await self._copy(row))
+            flight = self._board(*found)
         if flight is not None:
             await self._landed(flight)
         await self._stored(request_id)
+
+    async def _look(self, request_id: str) -> tuple[Generation, OpenFile | None] | None:
+        """What the id means and the copy of it that is here, if any; None if it is stored.
+
+        A row that was read before its id was re-pointed must not start a fill, because viewers
+        would join it; so whoever was overtaken looks again.
+        """
+        for _ in range(_LOOKS):
+            repointed = self._flights.repointed
+            row = _mirrorable(await self._rows.get(request_id))
+            if row.status is Status.STORED or await self._is_in_bucket(row):
+                return None
+            copy = await self._copy(row)
+            if repointed == self._flights.repointed:
+                return row, copy
+            if copy is not None:
+                copy.release()
+        raise SourceChanged("ids are being pointed elsewhere faster than this one can be looked up")
 
     async def _copy(self, row: Generation) -> OpenFile | None:
         """The whole clip if it is on this machine, for a bucket that has lost it.

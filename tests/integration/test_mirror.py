@@ -12,11 +12,11 @@ from proxy.catalog.job_rows import NewJob
 from proxy.errors import ClipGone, ClipNotReady, ObjectConflict, StillKept, UnknownClip
 from proxy.records import JobKind, JobState, Registration, Status
 from proxy.storage import keys
-from proxy.storage.bucket import NewObject
+from proxy.storage.bucket import NewObject, ObjectInfo
 from tests.fakes.bucket import FaultyBucket
 from tests.fakes.fal import Behaviour, Clip, make_clip
 from tests.fixtures.looking import in_bucket, metric, nothing_is_left, objects, viewers
-from tests.fixtures.origin import MakeOrigin, Origin, wait_for
+from tests.fixtures.origin import ADMIN_TOKEN, MakeOrigin, Origin, wait_for
 
 
 async def mirrored(origin: Origin, request_id: str) -> None:
@@ -340,3 +340,32 @@ async def test_a_source_that_refuses_long_enough_ends_as_lost_not_as_a_dead_job(
     await wait_for(is_lost)
     assert await origin.app.labour.jobs.get("refused", JobKind.MIRROR) is None
     assert metric(origin, "firstview_lost_total") == 1
+
+
+async def test_an_id_that_is_pointed_elsewhere_meanwhile_is_not_mirrored_from_where_it_was(
+    origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A viewer would join that fill, and every cache would keep the former clip for a year."""
+    data = make_clip(300_000, 61)
+    former = await origin.clip("moved", make_clip(300_000, 60), Behaviour(rate=100_000))
+    looking, go, head = asyncio.Event(), asyncio.Event(), origin.app.bucket.head
+
+    async def held(key: str) -> ObjectInfo | None:
+        looking.set()
+        await go.wait()
+        return await head(key)
+
+    monkeypatch.setattr(origin.app.bucket, "head", held)
+    job = asyncio.create_task(mirrored(origin, "moved"))
+    await looking.wait()
+    async with origin.client.put(
+        origin.admin("/api/v1/generations/moved"),
+        json={"fal_url": origin.fal.add("/files/b/elsewhere.mp4", data)},
+        headers={"Authorization": f"Bearer {ADMIN_TOKEN}"},
+    ) as response:
+        assert response.status == 200
+    go.set()
+    await job
+    _, body = await origin.get("moved")
+    assert body == data
+    assert origin.fal.gets(former) == []
