@@ -331,7 +331,7 @@ async def test_a_second_ctrl_c_ends_it_at_once(shell: Shell) -> None:
     await wait_for(has_begun, 30)
     process.send_signal(signal.SIGINT)
     assert process.stderr is not None
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(40):
         assert b"Ctrl-C again ends at once" in await process.stderr.readline()
     process.send_signal(signal.SIGINT)
     async with asyncio.timeout(10):
@@ -349,7 +349,7 @@ async def test_a_worker_alone_does_the_jobs_and_stops_when_told(shell: Shell) ->
     assert filed.report["unstored"] == 1
     process = await shell.start("worker")
     assert process.stderr is not None
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(40):
         said = json.loads(await process.stderr.readline())
     assert said["event"] == "working"
     assert said["admin"].startswith("127.0.0.1:")
@@ -357,7 +357,7 @@ async def test_a_worker_alone_does_the_jobs_and_stops_when_told(shell: Shell) ->
     async def is_stored() -> bool:
         return await _stored(shell, ["a"])
 
-    await wait_for(is_stored, 20)
+    await wait_for(is_stored, 40)
     process.send_signal(signal.SIGTERM)
     assert (await ended(process)).code == 0
 
