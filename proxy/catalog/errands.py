@@ -104,13 +104,21 @@ class Errands:
 
     async def run(self, connection: AsyncConnection, now: datetime) -> set[Key]:
         """Do it all, after the rows were written; return the jobs that were newly filed."""
+        for key in await self._remove(connection) & self._instead.keys():
+            job = self._instead[key]
+            self._filed.setdefault((job.request_id, job.kind), job)
         for kind in JobKind:
-            removed = await job_rows.remove(connection, _ids(self._removed, kind), kind)
-            for key in removed & self._instead.keys():
-                job = self._instead[key]
-                self._filed.setdefault((job.request_id, job.kind), job)
             await job_rows.restart(connection, _ids(self._restarted, kind), kind, now)
         return await job_rows.file(connection, self._filed.values(), now)
+
+    async def _remove(self, connection: AsyncConnection) -> set[Key]:
+        """Remove what is to go, with one statement where all of an id's jobs are."""
+        of_kind = {kind: _ids(self._removed, kind) for kind in JobKind}
+        entirely = set.intersection(*of_kind.values())
+        removed = await job_rows.remove(connection, entirely)
+        for kind, ids in of_kind.items():
+            removed |= await job_rows.remove(connection, ids - entirely, kind)
+        return removed
 
 
 def _ids(keys: set[Key], kind: JobKind) -> set[str]:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Row, Select, func, select
+from sqlalchemy import Row, Select, bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from proxy.catalog import changes, job_rows, rows
@@ -22,6 +22,8 @@ from proxy.catalog.tables import generations
 from proxy.clock import Clock
 from proxy.errors import UnknownClip
 from proxy.records import ClipFacts, Generation, MediaFacts, Registration, Status
+
+_ONE: Final = rows.selection().where(generations.c.request_id == bindparam("request_id"))
 
 Change = Callable[[Generation | None], Generation | None]
 """Decides what becomes of a row; None: nothing."""
@@ -58,7 +60,7 @@ class Generations:
 
     async def get(self, request_id: str) -> Generation | None:
         """Return one generation, or None if the catalog does not know it."""
-        found = await self._read(rows.selection().where(generations.c.request_id == request_id))
+        found = await self._read(_ONE, {"request_id": request_id})
         return rows.generation(found[0]) if found else None
 
     async def count_by_status(self) -> dict[Status, int]:
@@ -72,10 +74,11 @@ class Generations:
         counted = dict(zip(others, found, strict=True))
         return {status: counted.get(status, total - sum(found)) for status in Status}
 
-    async def _read(self, query: Select[*tuple[Any, ...]]) -> Sequence[Row[*tuple[Any, ...]]]:
+    async def _read(
+        self, query: Select[*tuple[Any, ...]], given: dict[str, str] | None = None
+    ) -> Sequence[Row[*tuple[Any, ...]]]:
         async def work(connection: AsyncConnection) -> Sequence[Row[*tuple[Any, ...]]]:
-            found: Sequence[Row[*tuple[Any, ...]]] = (await connection.execute(query)).all()
-            return found
+            return (await connection.execute(query, given)).all()
 
         return await self._catalog.read(work)
 

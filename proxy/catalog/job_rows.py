@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -19,6 +20,7 @@ from sqlalchemy import (
     Row,
     Select,
     and_,
+    bindparam,
     case,
     delete,
     func,
@@ -31,6 +33,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.sql.dml import ReturningDelete
 
 from proxy.catalog.tables import jobs
 from proxy.records import Job, JobKind
@@ -109,7 +112,13 @@ async def file(
     ]
     if not rows:
         return set()
-    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+    filing = _filing(connection.dialect.name, revive=revive)
+    return _keys((await connection.execute(filing, rows)).all())
+
+
+@cache  # to build it takes longer than to run it
+def _filing(dialect_name: str, *, revive: bool) -> Any:  # noqa: ANN401 - SQLAlchemy's
+    dialect = sqlite if dialect_name == "sqlite" else postgresql
     inserting = dialect.insert(jobs)
     said, dead = inserting.excluded, jobs.c.dead_at.is_not(None)
     hurried = and_(said.asked, ~jobs.c.asked, ~dead)
@@ -125,8 +134,8 @@ async def file(
             "dead_at": null(),
         },
         where=or_(hurried, dead) if revive else hurried,
-    ).returning(jobs.c.request_id, jobs.c.kind)
-    return _keys((await connection.execute(filing, rows)).all())
+    )
+    return filing.returning(jobs.c.request_id, jobs.c.kind)
 
 
 def _merged(new: Iterable[NewJob]) -> dict[Key, NewJob]:
@@ -176,13 +185,17 @@ async def remove(
     """Remove jobs of one kind or of every kind, running ones too; return those that there were."""
     found: set[Key] = set()
     for some in chunks(sorted(set(ids))):
-        which: list[ColumnElement[bool]] = [jobs.c.request_id.in_(some)]
-        if kind is not None:
-            which.append(jobs.c.kind == kind)
-        removing = delete(jobs).where(_locked(and_(*which)))
-        removed = removing.returning(jobs.c.request_id, jobs.c.kind)
-        found |= _keys((await connection.execute(removed)).all())
+        given = {"ids": some} if kind is None else {"ids": some, "kind": kind}
+        removing = _removing(one_kind=kind is not None)
+        found |= _keys((await connection.execute(removing, given)).all())
     return found
+
+
+@cache  # as above
+def _removing(*, one_kind: bool) -> ReturningDelete[tuple[str, JobKind]]:
+    of_ids = jobs.c.request_id.in_(bindparam("ids", expanding=True))
+    which = and_(of_ids, jobs.c.kind == bindparam("kind")) if one_kind else of_ids
+    return delete(jobs).where(_locked(which)).returning(jobs.c.request_id, jobs.c.kind)
 
 
 def _locked(which: ColumnElement[bool]) -> ColumnElement[bool]:

@@ -37,6 +37,24 @@ def selection() -> Select[*tuple[Any, ...]]:
     return select(*(generations.c[name] for name in _COLUMNS))
 
 
+# Built once: SQLAlchemy takes longer to build and to recognise a statement than to run it.
+_LOCKING: Final = (
+    selection()
+    .where(generations.c.request_id.in_(bindparam("ids", expanding=True)))
+    .order_by(generations.c.request_id)
+    .with_for_update()
+)
+_INSERTING: Final = {
+    name: dialect.insert(generations).on_conflict_do_nothing().returning(generations.c.request_id)
+    for name, dialect in (("sqlite", sqlite), ("postgresql", postgresql))
+}
+_UPDATING: Final = (
+    update(generations)
+    .where(generations.c.request_id == bindparam("key"))
+    .values({name: bindparam(name) for name in _COLUMNS if name != "request_id"})
+)
+
+
 def behind(created_at: datetime, request_id: str) -> ColumnElement[bool]:
     """The rows that a listing, newest first, shows after this one."""
     here, place = _position(created_at, request_id)
@@ -75,11 +93,10 @@ async def lock(connection: AsyncConnection, ids: Iterable[str]) -> dict[str, Gen
     In the order of their ids, always, so that two transactions never wait for each other. SQLite
     knows no FOR UPDATE and needs none: the transaction is the only writer.
     """
-    query = selection().order_by(generations.c.request_id).with_for_update()
     wanted, found = sorted(ids), {}
     for start in range(0, len(wanted), _IDS_AT_ONCE):
-        some = wanted[start : start + _IDS_AT_ONCE]
-        for row in await connection.execute(query.where(generations.c.request_id.in_(some))):
+        some = {"ids": wanted[start : start + _IDS_AT_ONCE]}
+        for row in await connection.execute(_LOCKING, some):
             found[row.request_id] = generation(row)
     return found
 
@@ -90,24 +107,16 @@ async def write(
     """Insert what is new and update what changed; raises Raced if "new" was no longer true."""
     new = [_values(after[key]) for key in sorted(after.keys() - before.keys())]
     if new:
-        dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
-        inserting = dialect.insert(generations).on_conflict_do_nothing()
-        inserted = await connection.execute(inserting.returning(generations.c.request_id), new)
+        inserted = await connection.execute(_INSERTING[connection.dialect.name], new)
         if len(inserted.all()) < len(new):
             raise Raced
     changed = [
         _values(row) | {"key": key} for key, row in after.items() if row != before.get(key, row)
     ]
     if changed:
-        setting: dict[str, Any] = {
-            name: bindparam(name) for name in _COLUMNS if name != "request_id"
-        }
         for values in changed:
             del values["request_id"]
-        await connection.execute(
-            update(generations).where(generations.c.request_id == bindparam("key")).values(setting),
-            changed,
-        )
+        await connection.execute(_UPDATING, changed)
 
 
 async def unraced(catalog: Catalog, attempt: Work[T]) -> T:

@@ -459,8 +459,9 @@ async def test_every_order_of_claims_walks_along_an_index_of_its_own(tmp_path: P
 
     async def plans(connection: AsyncConnection) -> list[str]:
         found = []
-        for query in claims.orders(MIRROR, NOON, NOON + DAY):
-            picking = query.where(jobs_table.c.request_id.not_in(["a", "b"])).limit(4)
+        for query in claims.orders(MIRROR):
+            given = query.params(now=NOON, expiring_by=NOON + DAY)
+            picking = given.where(jobs_table.c.request_id.not_in(["a", "b"])).limit(4)
             words = picking.compile(connection.sync_engine, compile_kwargs={"literal_binds": True})
             plan = await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {words}")
             found.append(" ".join(row.detail for row in plan))
