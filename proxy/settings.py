@@ -28,6 +28,8 @@ from proxy.errors import SettingsError
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
 _SIZE = re.compile(r"\d+(\.\d+)?\s*([KMGTP]i?)?B?", re.IGNORECASE)
 _UNITS = {"ms": 0.001, "s": 1.0, None: 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_CENTURY = 36525 * 86400.0
+"""Seconds; a time from now that is longer may be none that a calendar has."""
 
 
 def parse_duration(value: object) -> object:
@@ -74,7 +76,7 @@ def _split_list(value: object) -> object:
     return value
 
 
-Seconds = Annotated[float, BeforeValidator(parse_duration), Field(gt=0)]
+Seconds = Annotated[float, BeforeValidator(parse_duration), Field(gt=0, le=_CENTURY)]
 Address = Annotated[str, BeforeValidator(_check_address)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_list)]
 Size = Annotated[ByteSize, BeforeValidator(parse_size), Field(gt=0)]

@@ -163,7 +163,7 @@ def _explained(table: str) -> Iterator[None]:
         raise SettingsError(f"{OPTION}: this user may not read the table {table}") from error
     except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError) as error:
         raise SettingsError(f"{OPTION}: the table {table} was changed meanwhile") from error
-    except asyncpg.DataError as error:
+    except (asyncpg.DataError, OverflowError, ValueError) as error:  # years before Christ, say
         raise BadRequest(f"{OPTION}: the table {table} cannot be read: {error}") from error
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise CatalogUnavailable(f"{OPTION}: the database stopped answering.") from error

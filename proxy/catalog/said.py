@@ -26,6 +26,8 @@ _LONGEST_PROMPT: Final = 100_000
 _LONGEST_SHOWN: Final = 60
 _MOST_BYTES: Final = 2**63 - 1
 _MOST_PIXELS: Final = 2**31 - 1
+_YEARS: Final = range(1970, 3000)
+"""Of a generation: what is counted from its times has to be a time too, wherever it is kept."""
 _DIGITS: Final = re.compile(r"[0-9]{1,19}")
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
 _NO_TEXT: Final = re.compile(r"[\x00\ud800-\udfff]")
@@ -170,6 +172,13 @@ def moment(value: object) -> datetime:
     raise ValueError(f"must be a time such as 2026-11-21T10:30:00Z, not {_shown(value)}")
 
 
+def _time(value: object) -> datetime:
+    found = moment(value)
+    if found.year not in _YEARS:
+        raise ValueError(f"must be a time of the years 1970 to 2999, not {_shown(value)}")
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class _Field:
     """One field: its own name first, then others that people use."""
@@ -188,8 +197,8 @@ _FIELDS: Final = (
     _Field(("duration",), _seconds),
     _Field(("width",), _whole(_MOST_PIXELS, "pixels")),
     _Field(("height",), _whole(_MOST_PIXELS, "pixels")),
-    _Field(("created_at",), moment),
-    _Field(("completed_at",), moment),
+    _Field(("created_at",), _time),
+    _Field(("completed_at",), _time),
 )
 _IDS: Final = ("request_id ", "id ")
 NAMES: Final = tuple(field.names for field in _FIELDS)

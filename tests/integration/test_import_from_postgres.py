@@ -225,6 +225,22 @@ def test_a_table_that_cannot_be_one_is_named(
     assert "Traceback" not in done.stderr
 
 
+def test_times_that_no_calendar_has_are_refused_or_named(tmp_path: Path, postgres_url: str) -> None:
+    execute(
+        postgres_url,
+        "CREATE TABLE generations (request_id text, created_at timestamptz)",
+        "INSERT INTO generations VALUES ('good', now()), ('endless', 'infinity')",
+    )
+    done = firstview(tmp_path, "import", "--from-postgres", postgres_url)
+    assert "1 created" in done.stdout
+    assert "created_at must be a time of the years 1970 to 2999" in done.stdout + done.stderr
+    execute(postgres_url, "INSERT INTO generations VALUES ('roman', '0044-03-15 BC')")
+    done = firstview(tmp_path, "import", "--from-postgres", postgres_url)
+    assert done.returncode == 2
+    assert "cannot be read" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_table_that_may_not_be_read_is_named(tmp_path: Path, postgres_url: str) -> None:
     role = f"reader_{postgres_url[-12:]}"
     execute(postgres_url, TABLE, f"CREATE ROLE {role} LOGIN")

@@ -58,6 +58,12 @@ def test_a_time_has_a_unit_or_is_seconds(text: str, seconds: float) -> None:
     assert parse_duration(text) == seconds
 
 
+def test_a_time_that_no_calendar_reaches_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FIRSTVIEW_UPSTREAM_EXPIRES_AFTER", "99999999d")
+    with pytest.raises(SettingsError, match="FIRSTVIEW_UPSTREAM_EXPIRES_AFTER"):
+        load()
+
+
 @pytest.mark.parametrize(
     ("text", "address"),
     [

@@ -188,6 +188,8 @@ def test_the_ending_of_a_name_tells_the_kind(name: str, kind: str | None) -> Non
         '"created_at":"yesterday"',
         '"created_at":"0001-01-01T00:00:00+14:00"',
         '"created_at":1700000000',
+        '"created_at":"1969-12-31T23:59:59Z"',
+        '"completed_at":"9999-12-31T23:59:59Z"',  # and its source's expiry after any calendar's end
         '"duration":"nan"',
         '"duration":-1',
         '"file_size":1e300',
