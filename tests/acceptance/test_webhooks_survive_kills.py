@@ -78,17 +78,18 @@ async def storm(
     company.cast(workers, fal_jwks_url=jwks_url, job_lease="5s", mirror_concurrency=HANDS)
     sender = Sender(company.webhooks, signer, known.deliveries)
     killer = Killer(company, sender, kills, 1.0 if webhooks < 1000 else 6.0, random.Random(kills))
-    async with company.catalog(), media(company.folder, port, known.clips) as source:
-        began = time.monotonic()
+    await company.make_catalog()
+    async with media(company.folder, port, known.clips) as source:
         async with fleet(*company.members):
-            sending = asyncio.create_task(sender.run())
-            await killer.run()
-            await sending
+            began = time.monotonic()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(sender.run())
+                group.create_task(killer.run())
             sent = time.monotonic() - began
             await company.everything_is_done(patience)
             done = time.monotonic() - began
-            await wait_for(company.nothing_left)
-            await asyncio.gather(*(member.stop(20) for member in company.members))
+            await wait_for(company.nothing_left, 30)
+            await asyncio.gather(*(member.stop(60) for member in company.members))
             assert await company.nothing_left()
         fetched = await source.gets()
     print(
