@@ -26,7 +26,7 @@ from proxy.records import Generation, Job, Notice, Status
 from proxy.settings import Settings
 from proxy.telemetry.metrics import Metrics
 from proxy.upstream.fal_answers import Answer, Failed, Pending, Unknown, is_model
-from proxy.upstream.outputs import notice_of
+from proxy.upstream.outputs import for_the_log, notice_of
 
 _MOST_AT_ONCE: Final = 64
 """Questions to fal that are open at once; what comes beyond is turned away."""
@@ -212,4 +212,5 @@ class Resolver:
 
     def _note(self, request_id: str, found: Resolved, why: str | None) -> None:
         self._metrics.resolves.labels(found.value).inc()
-        log.info("fal was asked", request_id=request_id, outcome=found.value, reason=why)
+        reason = None if why is None else for_the_log(why)
+        log.info("fal was asked", request_id=request_id, outcome=found.value, reason=reason)

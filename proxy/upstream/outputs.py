@@ -7,6 +7,7 @@ know: envelopes, signatures, how the output was come by. Pure.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -19,11 +20,13 @@ MOST_VIDEOS: Final = 16
 """Videos of one generation that are kept."""
 
 _LONGEST_REASON: Final = 2000
+_LONGEST_LOGGED: Final = 300
 _LONGEST_TYPE: Final = 200
 _LONGEST_HOST: Final = 253
 _MOST_NAMED: Final = 8
 _MOST_BYTES: Final = 2**63 - 1
 _MOST_PIXELS: Final = 2**31 - 1
+_ADDRESS: Final = re.compile(r"(?:(?<=The address: )|data:(?=\S)|[\w+.-]*://).*", re.DOTALL)
 
 Check = Callable[[str], str]
 """Returns a URL in the spelling to fetch it by; raises SourceUntrusted if it may not be fetched."""
@@ -98,6 +101,14 @@ def readable(reason: str) -> str:
     text = "".join(each if each.isprintable() else " " for each in text[: 2 * _LONGEST_REASON])
     text = " ".join(text.split())
     return text if len(text) <= _LONGEST_REASON else f"{text[: _LONGEST_REASON - 1]}…"
+
+
+def for_the_log(reason: str) -> str:
+    """Shorten a reason, and leave out the addresses in it: whoever has one that is signed may read.
+
+    They are `notice_of`'s own, and those in fal's words; each to the end, as spaces prove nothing.
+    """
+    return _ADDRESS.sub("…", reason[:_LONGEST_LOGGED])
 
 
 class _Refused(Exception):

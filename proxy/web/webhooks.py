@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -36,7 +35,7 @@ from proxy.security.fal_signature import Claims
 from proxy.security.jwks import Signers
 from proxy.settings import Settings
 from proxy.telemetry.metrics import Metrics
-from proxy.upstream.outputs import Check
+from proxy.upstream.outputs import Check, for_the_log
 from proxy.web import headers, webhook_body
 from proxy.web.connection import Sent
 from proxy.web.exchange import Exchange
@@ -45,9 +44,6 @@ _TAKEN: Final = ("accepted", "duplicate", "late", "failed", "resolving")
 _NOT_TAKEN: Final = ("bad-signature", "bad-request", "too-large", "timeout", "unavailable")
 _WORK: Final = frozenset({"accepted", "resolving"})
 _UNAVAILABLE: Final = 503
-_LONGEST_REASON: Final = 300
-# As `outputs.notice_of` and fal's own messages have them; to the end, since spaces prove nothing.
-_ADDRESS: Final = re.compile(r"(?:(?<=The address: )|data:(?=\S)|[\w+.-]*://).*")
 _FIELDS: Final = headers.block(
     [("Content-Type", "application/json"), ("Cache-Control", "no-store")]
 )
@@ -149,12 +145,12 @@ class Webhooks:
         return await exchange.send_problem(told, self._cors_origin, logged=True)
 
     def _note(self, exchange: Exchange, heard: _Heard, result: str) -> None:
-        """Count a webhook, and log it; its reason without addresses, which may be signed."""
+        """Count a webhook, and log it."""
         if result in self._counts:
             self._counts[result].inc()
         fields = {"exchange": exchange.id, "request_id": heard.request_id, "result": result}
         if heard.reason is not None:
-            fields["reason"] = _ADDRESS.sub("…", heard.reason[:_LONGEST_REASON])
+            fields["reason"] = for_the_log(heard.reason)
         log.info("webhook", **fields)
 
 

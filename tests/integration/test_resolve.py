@@ -164,6 +164,19 @@ async def test_an_output_without_an_address_that_may_be_fetched_is_a_failure(
     assert desk.resolves("failed") == 1
 
 
+async def test_an_address_that_may_be_signed_is_kept_in_the_row_and_out_of_the_log(
+    desk: Desk,
+) -> None:
+    await desk.pending()
+    url = "https://storage.example/x.mp4?X-Goog-Signature=s3cret"
+    desk.fal.add("a", MODEL, output={"video": {"url": url}})
+    with capture_logs() as logs:
+        await desk.resolver(desk.job())
+    assert "s3cret" in ((await desk.row()).error or "")
+    assert any(line["event"] == "fal was asked" for line in logs)
+    assert "s3cret" not in str(logs)
+
+
 # --- as a job -----------------------------------------------------------------------------------
 
 
