@@ -6,6 +6,7 @@ fixtures is added to `pytest_plugins`, and to nothing else.
 
 import os
 
+import structlog
 from hypothesis import HealthCheck, settings
 
 pytest_plugins = [
@@ -35,3 +36,17 @@ settings.register_profile(
     "explore", settings.get_profile("ci"), derandomize=False, max_examples=2000
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+# What tests do not configure is written for people, but without reading the sources' files: the
+# event loop would wait for the disk, which blockbuster does not let pass.
+structlog.configure(
+    processors=[
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.dev.set_exc_info,
+        structlog.processors.TimeStamper(fmt="%H:%M:%S.%f", utc=False),
+        structlog.dev.ConsoleRenderer(
+            colors=False, exception_formatter=structlog.dev.plain_traceback
+        ),
+    ]
+)

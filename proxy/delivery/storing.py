@@ -140,8 +140,20 @@ class Storing:
 
     async def _described(self, kept: Kept) -> MediaFacts | None:
         """What the mp4 says of itself; never a reason not to store it."""
-        fd, length = kept.file.fd, kept.facts.length
-        return await self._shelf.in_thread(lambda: mp4.describe_file(fd, length))
+        if kept.discarded:
+            return None
+        file = kept.file.acquire()  # it may be discarded while a thread is reading it
+        try:
+            return await self._shelf.in_thread(
+                lambda: mp4.describe_file(file.fd, file.facts.length)
+            )
+        except OSError as error:
+            log.info(
+                "a clip cannot be described", request_id=file.facts.request_id, error=str(error)
+            )
+            return None
+        finally:
+            file.release()
 
     async def _postpone(self, kept: Kept, error: FirstviewError) -> None:
         if kept.superseded:

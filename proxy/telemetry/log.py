@@ -22,7 +22,9 @@ def configure(level: str, form: str) -> None:
     ]
     if form == "console":
         renderer: structlog.typing.Processor = structlog.dev.ConsoleRenderer(
-            colors=sys.stderr.isatty()
+            colors=sys.stderr.isatty(),
+            # The pretty ones read the source's files, and the event loop would wait for the disk.
+            exception_formatter=structlog.dev.plain_traceback,
         )
         factory: structlog.typing.WrappedLogger = structlog.WriteLoggerFactory(file=sys.stderr)
         last = [renderer]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
+import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -284,6 +286,27 @@ async def test_a_clip_that_is_disowned_while_it_is_sent_leaves_nothing(stage: St
         await emptied(owner)
         assert upload.aborted == 1
         assert (stage.disk.used, stage.spooled(), stage.rows.marked) == (0, [], 0)
+
+
+async def test_a_clip_that_is_disowned_while_it_is_looked_into_is_read_from_its_own_file(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looking, go_on, read = threading.Event(), threading.Event(), list[bytes]()
+
+    def slowly(fd: int, length: int) -> None:
+        looking.set()
+        go_on.wait(5)
+        read.append(os.pread(fd, length, 0))
+
+    monkeypatch.setattr("proxy.delivery.storing.mp4.describe_file", slowly)
+    async with stage.running() as owner:
+        await stage.take(owner)
+        await wait_for(lambda: _is(looking.is_set()))
+        await owner.disown("clip")
+        go_on.set()
+        await emptied(owner)
+        assert read == [DATA]
+        assert (stage.disk.used, stage.spooled()) == (0, [])
 
 
 async def test_bytes_that_are_not_ours_are_left_and_our_copy_stays_near(stage: Stage) -> None:
