@@ -165,7 +165,7 @@ async def test_a_process_short_of_descriptors_evicts_nothing(
         await origin.clip("good", data)
         first, _ = await origin.get("good")
         await origin.stored("good")
-        origin.app.files.close()
+        origin.app.places.files.close()
 
         def too_many(_clip: object) -> int:
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
