@@ -1,29 +1,32 @@
-"""`firstview demo` shows a miss become a hit, to anyone, and leaves nothing behind."""
+"""`firstview demo` shows clips come in by all three ways, to anyone, and leaves nothing behind."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import Page, expect, sync_playwright
 
+from proxy.cli.demo.clips import CLIPS
 from tests.fixtures.programs import require_program
 
 COMMAND = Path(sys.executable).with_name("firstview")
 ANY_PORTS = ["--port=0", "--admin-port=0", "--page-port=0", "--fal-port=0"]
 FAST = ["--speed=16MiB/s", "--latency=5ms"]
-PATIENCE = 20.0
+PATIENCE = 30.0
 LINK = re.compile(r"http://127\.0\.0\.1:\d+/\S*")
 
 
@@ -132,9 +135,27 @@ def test_once_shows_a_miss_become_a_hit_and_leaves_nothing_behind(place: Place) 
     assert "first view of mandelbrot · miss" in output
     assert "stored mandelbrot in the owned bucket" in output
     assert "second view of mandelbrot · hit · from the owned bucket" in output
-    assert "identical to the source's" in output
+    assert output.count("identical to the source's") == 3
     assert "\x1b" not in output, "colours without a terminal"
     assert place.left_behind() == []
+
+
+def test_once_shows_clips_that_nobody_views_become_owned_by_webhook_and_by_sweep(
+    place: Place,
+) -> None:
+    code, output = place.run("--once", *FAST, *ANY_PORTS)
+    assert code == 0, output
+    for line in (
+        "webhook for clock, take 1 · signed by fal (fake), written down",
+        "stored clock, take 1 in the owned bucket",
+        "first view of clock, take 1 · hit · from the owned bucket",
+        "finished weave, take 1, and no webhook says so",
+        "sweep · 1 long pending",
+        "stored weave, take 1 in the owned bucket",
+        "first view of weave, take 1 · hit · from the owned bucket",
+    ):
+        before, found, output = output.partition(line)
+        assert found, f"no {line!r} after {before}"
 
 
 def test_nothing_of_the_users_own_settings_reaches_the_demo(place: Place) -> None:
@@ -154,11 +175,11 @@ def test_nothing_of_the_users_own_settings_reaches_the_demo(place: Place) -> Non
 
 def test_a_bucket_that_was_kept_answers_the_first_view_of_the_next_run(place: Place) -> None:
     keep = place.work / "kept"
-    for expected in (r"outcome +miss +hit", r"outcome +hit +hit"):
+    for expected, owned in ((r"outcome +miss +hit", 3), (r"outcome +hit +hit", 5)):
         code, output = place.run("--once", f"--keep={keep}", *FAST, *ANY_PORTS)
         assert code == 0, output
         assert re.search(expected, output)
-    assert len(list((keep / "bucket" / "videos").glob("*.mp4"))) == 1
+        assert len(list((keep / "bucket" / "videos").glob("*.mp4"))) == owned, "a new take each"
     assert not list((keep / "spool").iterdir())
 
 
@@ -170,12 +191,12 @@ def test_a_viewer_sees_a_miss_then_a_hit_and_a_signal_ends_it_all(
         clip = link(lines, "clips")
         first, data = get(clip)
         assert "fwd=uri-miss" in first
-        told = next(line for line in demo.stdout or () if "stored" in line)
+        told = next(line for line in demo.stdout or () if "stored mandelbrot" in line)
         assert "verified, sha256" in told
         second, again = get(clip)
         assert second == "firstview; hit; detail=bucket"
         assert data == again
-        assert "firstview_stored_total 1.0" in _text(link(lines, "metrics"))
+        assert re.search(r"firstview_stored_total [1-9]", _text(link(lines, "metrics")))
         code, rest = end(demo, how)
     assert code == 0, rest
     assert "second view of mandelbrot · hit" in rest
@@ -227,35 +248,112 @@ def test_what_makes_no_sense_is_told_in_one_line(place: Place, wrong: str) -> No
     assert wrong.partition("=")[0] in output
 
 
-@pytest.mark.needs("chromium")
-@pytest.mark.xdist_group("chromium")
-def test_the_page_plays_a_cold_clip_and_says_hit_on_the_second_view(place: Place) -> None:
+def test_a_webhook_that_nobody_signed_is_refused(place: Place) -> None:
+    with running(place, *FAST) as (demo, lines):
+        body = b'{"request_id": "forged", "status": "OK", "payload": null, "payload_error": "x"}'
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(link(lines, "webhooks"), data=body, timeout=PATIENCE)
+        with refused.value as reply:
+            assert reply.status == 401
+        code, _ = end(demo, signal.SIGTERM)
+    assert code == 0
+
+
+def test_the_api_and_the_command_line_can_be_tried_on_what_the_demo_shows(place: Place) -> None:
+    with running(place, *FAST) as (demo, lines):
+        url = f"{link(lines, 'API')}generations?prefix={CLIPS[0].request_id}"
+        asking = urllib.request.Request(url, headers={"Authorization": "Bearer demo"})
+        with urllib.request.urlopen(asking, timeout=PATIENCE) as reply:
+            [found] = json.load(reply)["items"]
+        [line] = [line for line in lines if line.startswith("  search")]
+        name, _, value = line.split()[1].partition("=")
+        shown = subprocess.run(
+            [COMMAND, "catalog", "search"],
+            env={"PATH": os.environ["PATH"], name: value},
+            cwd=place.work,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=PATIENCE,
+        )
+        code, _ = end(demo, signal.SIGTERM)
+    assert found["model"] == CLIPS[0].model
+    assert found["status"] == "available"
+    assert CLIPS[0].request_id in shown.stdout
+    assert code == 0
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    """A page in a fresh Chromium. What it complains of fails the test."""
     arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    with running(place, "--speed=4MiB/s") as (demo, lines), sync_playwright() as playwright:
+    complaints: list[str] = []
+    with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=require_program("chromium"), args=arguments
         )
         page = browser.new_page()
-        complaints: list[str] = []
+        page.set_default_timeout(PATIENCE * 1000)
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
+        yield page
+        browser.close()
+    assert complaints == []
+
+
+@pytest.mark.needs("chromium")
+@pytest.mark.xdist_group("chromium")
+def test_the_page_plays_a_cold_clip_and_says_hit_on_the_second_view(
+    place: Place, page: Page
+) -> None:
+    with running(place, "--speed=4MiB/s") as (demo, lines):
         page.goto(link(lines, "open"))
-        card = page.locator("#mandelbrot")
-        views = card.locator(".views li")
-        expect(card.locator(".state")).to_have_text("Cold: only fal.media has it.")
-        card.get_by_role("button", name="Play").click()
+        row, player = page.locator("#mandelbrot"), page.locator("#player")
+        views = player.locator(".views li")
+        expect(player.locator(".state")).to_have_text("Cold: only fal.media has it.")
+        expect(row.locator(".status")).to_have_text("available")
+        row.get_by_role("button").click()
         expect(views.first).to_contain_text("First view: miss")
-        expect(card.locator(".state")).to_contain_text("verified and stored")
-        page.wait_for_function("document.querySelector('#mandelbrot video').currentTime > 0.3")
-        card.get_by_role("button", name="View again").click()
+        expect(player.locator(".state")).to_contain_text("verified and stored")
+        expect(row.locator(".status")).to_have_text("stored")
+        expect(row.locator(".way")).to_have_text("view")
+        wait_until(lambda: page.evaluate("document.querySelector('video').currentTime") > 0.3)
+        player.get_by_role("button", name="View again").click()
         expect(views.first).to_contain_text("Second view: hit")
         expect(views.first).to_contain_text("Cache-Status: firstview; hit; detail=bucket")
-        expect(page.locator("#aurora .views li")).to_have_count(0)
-        expect(page.locator("#owned")).to_have_text("1 of 6")
-        browser.close()
+        expect(page.locator("#aurora .status")).to_have_text("available")
+        expect(page.locator("#by-view")).to_have_text("1")
+        page.goto("about:blank")
         code, _ = end(demo, signal.SIGTERM)
     assert code == 0
-    assert complaints == []
+
+
+@pytest.mark.needs("chromium")
+@pytest.mark.xdist_group("chromium")
+def test_the_page_shows_a_clip_come_in_by_webhook_before_anybody_looks(
+    place: Place, page: Page
+) -> None:
+    with running(place, *FAST) as (demo, lines):
+        page.goto(link(lines, "open"))
+        row = page.locator("#clock-1")
+        expect(row.locator(".status")).to_have_text("pending", timeout=PATIENCE * 1000)
+        expect(row.get_by_role("button")).to_be_disabled()
+        expect(row.locator(".status")).to_have_text("stored", timeout=PATIENCE * 1000)
+        expect(row.locator(".way")).to_have_text("webhook")
+        expect(row.locator(".bytes")).to_have_text("0.8 MB")
+        row.get_by_role("button").click()
+        expect(page.locator("#player .views li").first).to_contain_text("First view: hit")
+        page.goto("about:blank")
+        code, _ = end(demo, signal.SIGTERM)
+    assert code == 0
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    """Wait until something holds, with a limit."""
+    limit = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < limit
+        time.sleep(0.02)
 
 
 def _text(url: str) -> str:

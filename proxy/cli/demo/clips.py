@@ -7,9 +7,11 @@ not know: how they are served. `tools/make-demo-clips` makes the files.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import uuid
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from importlib.resources import files
 from typing import Final
 
@@ -18,16 +20,26 @@ _FOLDER: Final = files("proxy").joinpath("page", "demo")
 
 @dataclass(frozen=True)
 class DemoClip:
-    """One generation: `name` is the file's name without ending, and what people call the clip."""
+    """One generation: `name` is the file's name without ending.
+
+    `take` counts those that are made of the same prompt while the demo runs; 0 was there before.
+    """
 
     name: str
     model: str
     prompt: str
+    take: int = 0
+
+    @property
+    def title(self) -> str:
+        """What people call the clip."""
+        return f"{self.name}, take {self.take}" if self.take else self.name
 
     @cached_property
     def request_id(self) -> str:
         """A UUID, as fal's ids are; the same in every run, so that `--keep` recognises it."""
-        return str(uuid.uuid5(uuid.NAMESPACE_URL, f"firstview-demo:{self.name}"))
+        take = f":{self.take}" if self.take else ""
+        return str(uuid.uuid5(uuid.NAMESPACE_URL, f"firstview-demo:{self.name}{take}"))
 
     @cached_property
     def fal_path(self) -> str:
@@ -35,10 +47,10 @@ class DemoClip:
         digest = hashlib.sha256(self.request_id.encode()).hexdigest()
         return f"/files/b/0a{digest[:6]}/{digest[6:26]}.mp4"
 
-    @cached_property
+    @property
     def data(self) -> bytes:
-        """The mp4."""
-        return _FOLDER.joinpath(f"{self.name}.mp4").read_bytes()
+        """The mp4; every take has the same one."""
+        return _read(f"{self.name}.mp4")
 
     @property
     def index_at_end(self) -> bool:
@@ -78,6 +90,18 @@ CLIPS: Final = (
         "A test card from 1982 that counts its own frames",
     ),
 )
+
+
+def takes() -> Iterator[DemoClip]:
+    """What the application has generated one after the other, without end; short clips first."""
+    for number in itertools.count(1):
+        for clip in reversed(CLIPS):
+            yield replace(clip, prompt=f"Take {number}: {clip.prompt}", take=number)
+
+
+@cache
+def _read(name: str) -> bytes:
+    return _FOLDER.joinpath(name).read_bytes()
 
 
 def static_file(name: str) -> bytes:

@@ -9,27 +9,32 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import sys
 import time
 from collections.abc import Coroutine
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
-import aiohttp
 import uvloop
 from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from proxy.cli.demo.clips import CLIPS
-from proxy.cli.demo.stage import HOST, Options, Stage, open_stage
-from proxy.cli.demo.story import Story, size
+from proxy.cli.demo.once import run_once
+from proxy.cli.demo.ports import HOST
+from proxy.cli.demo.stage import (
+    ADMIN_TOKEN,
+    HURRIED,
+    LEISURELY,
+    WEBHOOK_PATH,
+    Options,
+    Stage,
+    open_stage,
+)
+from proxy.cli.demo.story import Story
 from proxy.errors import SettingsError
 from proxy.settings import Seconds, Size
 from proxy.storage import keys
-
-_STORED_WITHIN: Final = 10.0
-_LOOK_EVERY: Final = 0.02
 
 
 def read_rate(text: str) -> float:
@@ -70,15 +75,22 @@ async def _run(options: Options, console: Console, *, once: bool) -> int:
 
     story = Story(CLIPS, speed=options.speed, tell=tell)
     story.listen()
-    async with open_stage(options, story) as stage:
+    async with open_stage(options, story, HURRIED if once else LEISURELY) as stage:
         for sentence in stage.ports.moved:
             console.print(sentence, style="yellow")
         if not once:
             _print_intro(console, stage, story, options)
-            await stop.wait()
+            await _unless(stop, _show(stage))
             console.print("\nstopping", style="dim")
             return 0
-        return await _unless(stop, _watch_twice(console, stage, options))
+        return await _unless(stop, run_once(console, stage, options))
+
+
+async def _show(stage: Stage) -> int:
+    """Let the application have its clips generated, and go on until told to stop."""
+    await stage.studio.run()
+    await asyncio.Event().wait()
+    return 0
 
 
 async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, int]) -> int:
@@ -102,117 +114,28 @@ def _print_intro(console: Console, stage: Stage, story: Story, options: Options)
     console.print(
         Text.assemble(
             ("firstview demo", "bold"),
-            " · a proxy, a bucket and a fake fal.media; nothing leaves this machine\n",
+            " · a proxy, a bucket and a fake fal; nothing leaves this machine\n",
         )
     )
     page = (f"http://{HOST}:{ports.page}/", "bold underline cyan")
-    _print_row(console, "open", Text.assemble(page, "  play a clip, then view it again"))
-    for number, (request_id, chapter) in enumerate(story.chapters.items()):
-        owned = ", owned already" if chapter.owned else ""
-        link = Text(_url(stage, request_id)).append(f"  {chapter.clip.name}{owned}", "dim")
+    _print_row(console, "open", Text.assemble(page, "  play a clip, watch others come in"))
+    for number, clip in enumerate(CLIPS):
+        owned = ", owned already" if story.chapters[clip.request_id].owned else ""
+        link = Text(stage.url(clip)).append(f"  {clip.name}{owned}", "dim")
         _print_row(console, "" if number else "clips", link)
-    _print_row(console, "metrics", f"http://{HOST}:{ports.admin}/metrics")
+    admin = f"http://{HOST}:{ports.admin}"
+    _print_row(console, "webhooks", f"{stage.public_url}{WEBHOOK_PATH}")
+    _print_row(console, "metrics", f"{admin}/metrics")
+    _print_row(console, "API", f"{admin}/api/v1/  Authorization: Bearer {ADMIN_TOKEN}")
     _print_row(console, "bucket", str(stage.data_dir / "bucket" / keys.VIDEOS_PREFIX))
     away = f"{options.latency * 1000:.0f} ms away"
     _print_row(console, "fal.media", f"http://{HOST}:{ports.fal}/  a fake: {options.speed}, {away}")
-    _print_row(console, "try twice", f"curl -sD- -o /dev/null {_url(stage, CLIPS[-1].request_id)}")
+    _print_row(console, "try twice", f"curl -sD- -o /dev/null {stage.url(CLIPS[-1])}")
+    search = f"FIRSTVIEW_DATA_DIR={stage.data_dir} {sys.argv[0]} catalog search"
+    _print_row(console, "search", search)
     _print_row(console, "end", "Ctrl-C\n")
 
 
 def _print_row(console: Console, label: str, value: str | Text) -> None:
     """Print a line that is not folded, however narrow the terminal: links stay links."""
     console.print(Text.assemble((f"  {label:<9}  ", "bold"), value), soft_wrap=True)
-
-
-def _url(stage: Stage, request_id: str) -> str:
-    return stage.public_url + keys.clip_path(request_id)
-
-
-# --- once ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _View:
-    """What one viewer saw."""
-
-    status: int
-    cache_status: str
-    first_byte: float
-    seconds: float
-    body: bytes
-    upstream_requests: int
-
-    @property
-    def is_hit(self) -> bool:
-        return "; hit" in self.cache_status
-
-
-async def _watch_twice(console: Console, stage: Stage, options: Options) -> int:
-    """View one clip, wait until it is owned, view it again; 0 if that was a hit, else 1."""
-    clip = CLIPS[0]
-    url = _url(stage, clip.request_id)
-    console.print(
-        f"viewing {url} twice; the source gives {options.speed}, {size(len(clip.data))} in all"
-    )
-    try:
-        async with aiohttp.ClientSession(auto_decompress=False, trust_env=False) as client:
-            first = await _view(client, stage, url)
-            await _until_stored(stage, clip.request_id)
-            second = await _view(client, stage, url)
-    except aiohttp.ClientError as error:
-        console.print(f"a view failed: {error}", style="red")
-        return 1
-    _print_views(console, first, second)
-    right = first.body == second.body == clip.data
-    good = second.is_hit and not second.upstream_requests and right
-    if not right:
-        console.print("the bytes are not those of the source", style="bold red")
-    elif good:
-        console.print(
-            f"the second view came from the owned bucket, {len(second.body):,} bytes,"
-            " identical to the source's",
-            style="bold green",
-        )
-    else:
-        console.print("the second view was not a hit", style="bold red")
-    return 0 if good else 1
-
-
-async def _view(client: aiohttp.ClientSession, stage: Stage, url: str) -> _View:
-    before, started = stage.source.requests, time.perf_counter()
-    async with client.get(url) as response:
-        body = await response.content.readany()
-        first_byte = time.perf_counter() - started
-        body += await response.content.read()
-        return _View(
-            response.status,
-            response.headers.get("Cache-Status", ""),
-            first_byte,
-            time.perf_counter() - started,
-            body,
-            stage.source.requests - before,
-        )
-
-
-async def _until_stored(stage: Stage, request_id: str) -> None:
-    """The last byte reaches a viewer a moment before the clip is verified and stored."""
-    end = time.monotonic() + _STORED_WITHIN
-    while time.monotonic() < end:
-        row = await stage.app.generations.get(request_id)
-        if row is not None and row.mirrored_at and stage.app.flights.get(request_id) is None:
-            return
-        await asyncio.sleep(_LOOK_EVERY)
-
-
-def _print_views(console: Console, first: _View, second: _View) -> None:
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 3, 0, 0))
-    for heading in ("", "first view", "second view"):
-        table.add_column(heading, overflow="fold")
-    table.add_row("outcome", *("hit" if view.is_hit else "miss" for view in (first, second)))
-    table.add_row("status", str(first.status), str(second.status))
-    table.add_row("Cache-Status", first.cache_status, second.cache_status)
-    table.add_row("first byte", *(f"{view.first_byte * 1000:.1f} ms" for view in (first, second)))
-    table.add_row("whole clip", *(f"{view.seconds * 1000:.0f} ms" for view in (first, second)))
-    table.add_row("bytes", *(f"{len(view.body):,}" for view in (first, second)))
-    table.add_row("requests upstream", *(str(view.upstream_requests) for view in (first, second)))
-    console.print(table)

@@ -6,16 +6,17 @@ how clips are served; the page plays them from the proxy's own address.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 import orjson
 from aiohttp import web
 
+from proxy.cli.demo.chapters import Chapter
 from proxy.cli.demo.clips import CLIPS, static_file
 from proxy.cli.demo.source import DemoSource
-from proxy.cli.demo.story import Chapter, Story
-from proxy.storage import keys
+from proxy.cli.demo.story import Story
+from proxy.records import Generation, Status
 from proxy.telemetry.metrics import Metrics
 
 _FILES: Final[Mapping[str, str]] = {
@@ -26,14 +27,26 @@ _FILES: Final[Mapping[str, str]] = {
 }
 
 
+Rows = Callable[[Sequence[str]], Awaitable[Mapping[str, Generation]]]
+"""What the catalog says of some ids."""
+
+
 class DemoPage:
     """Serves the page. `public_url` is the proxy's public address."""
 
     def __init__(
-        self, story: Story, source: DemoSource, metrics: Metrics, *, public_url: str, speed: str
+        self,
+        story: Story,
+        rows: Rows,
+        source: DemoSource,
+        metrics: Metrics,
+        *,
+        public_url: str,
+        speed: str,
     ) -> None:
         """Take what the page shows."""
         self._story = story
+        self._rows = rows
         self._source = source
         self._metrics = metrics
         self._public_url = public_url
@@ -64,11 +77,17 @@ class DemoPage:
 
     async def _state(self, _request: web.Request) -> web.Response:
         served, replies = _totals(self._metrics)
+        chapters = dict(self._story.chapters)
+        rows = await self._rows(list(chapters))
         state = {
             "speed": self._speed,
             "fal": {"requests": self._source.requests, "bytes": self._source.bytes},
             "served": {"replies": replies, "bytes": served},
-            "clips": [self._clip(chapter) for chapter in self._story.chapters.values()],
+            "clips": [
+                self._clip(chapter, row)
+                for request_id, chapter in chapters.items()
+                if (row := rows.get(request_id)) is not None
+            ],
         }
         return web.Response(
             body=orjson.dumps(state),
@@ -76,16 +95,21 @@ class DemoPage:
             headers={"Cache-Control": "no-store"},
         )
 
-    def _clip(self, chapter: Chapter) -> dict[str, Any]:
+    def _clip(self, chapter: Chapter, row: Generation) -> dict[str, Any]:
         clip = chapter.clip
         return {
+            "id": clip.request_id,
             "name": clip.name,
+            "take": clip.take,
             "model": clip.model,
             "prompt": clip.prompt,
-            "url": self._public_url + keys.clip_path(clip.request_id),
-            "bytes": len(clip.data),
+            "prompt_hash": row.prompt_hash,
+            "status": row.status,
+            "came": chapter.came,
+            "url": row.cdn_url,
+            "bytes": row.content_length,
             "index": "end" if clip.index_at_end else "start",
-            "owned": chapter.owned,
+            "owned": row.status is Status.STORED,
             "stored_seconds": round(chapter.seconds, 2) if chapter.stored_bytes else None,
             "sha256": chapter.sha256,
             "replies": [

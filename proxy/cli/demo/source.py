@@ -31,7 +31,12 @@ class DemoSource:
         self.latency = latency
         self.requests = 0
         self.bytes = 0
-        self._clips = {clip.fal_path: clip.data for clip in clips}
+        self._clips: dict[str, bytes] = {}
+        self.add(clips)
+
+    def add(self, clips: Iterable[DemoClip]) -> None:
+        """Have more clips."""
+        self._clips |= {clip.fal_path: clip.data for clip in clips}
 
     def app(self) -> web.Application:
         """The aiohttp application."""

@@ -1,14 +1,12 @@
-"""The stage: a proxy, a fake fal.media and a page, all in one process and on loopback only.
+"""The stage: a proxy, a fake fal and a page, all in one process and on loopback only.
 
-Belongs here: ports, settings that owe nothing to the environment, and starting and stopping the
-three. Must not know: what is printed, or what the viewers do.
+Belongs here: settings that owe nothing to the environment, and starting and stopping the three.
+Must not know: what is printed, or what the viewers do.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import socket
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -16,22 +14,42 @@ from pathlib import Path
 from typing import Final
 
 from aiohttp import web
-from pydantic import ByteSize
+from pydantic import ByteSize, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from proxy.app import App
-from proxy.cli.demo.clips import CLIPS
+from proxy.catalog.sweeping import Sweeping
+from proxy.cli.demo import fal
+from proxy.cli.demo.clips import CLIPS, DemoClip
+from proxy.cli.demo.fal import DemoFal
 from proxy.cli.demo.page import DemoPage
+from proxy.cli.demo.ports import HOST, Ports, choose_ports
 from proxy.cli.demo.source import DemoSource
 from proxy.cli.demo.story import Story
+from proxy.cli.demo.studio import Studio, takes_to_come
 from proxy.errors import SettingsError
 from proxy.records import Registration, Status
 from proxy.settings import Settings
+from proxy.storage import keys
 
-HOST: Final = "127.0.0.1"
+ADMIN_TOKEN: Final = "demo"  # noqa: S105 - it opens nothing but the demo, on loopback
+WEBHOOK_PATH: Final = "/webhooks/fal"
 
 _DRAIN: Final = 0.2
 """Seconds that replies in progress get at the end: nobody waits long for a demo to go away."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How fast things happen without a viewer, in seconds."""
+
+    generation: float
+    pending_after: float
+    sweep_every: float
+
+
+LEISURELY: Final = Pace(generation=3.0, pending_after=9.0, sweep_every=4.0)
+HURRIED: Final = Pace(generation=0.3, pending_after=0.6, sweep_every=0.4)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,20 +65,19 @@ class Options:
     keep: Path | None = None
 
     @property
+    def asked_ports(self) -> dict[str, int | None]:
+        """The ports by their options' names."""
+        return {
+            "port": self.port,
+            "admin-port": self.admin_port,
+            "page-port": self.page_port,
+            "fal-port": self.fal_port,
+        }
+
+    @property
     def speed(self) -> str:
         """The source's speed in words, such as `1 MiB/s`."""
         return ByteSize(self.rate).human_readable(separator=" ").replace(".0 ", " ") + "/s"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ports:
-    """Where the four listen; `moved` says in words which defaults were taken already."""
-
-    public: int
-    admin: int
-    page: int
-    fal: int
-    moved: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +86,7 @@ class Stage:
 
     app: App
     source: DemoSource
+    studio: Studio
     ports: Ports
     data_dir: Path
 
@@ -76,6 +94,10 @@ class Stage:
     def public_url(self) -> str:
         """The address that viewers use."""
         return f"http://{HOST}:{self.ports.public}"
+
+    def url(self, clip: DemoClip) -> str:
+        """Where viewers find a clip."""
+        return self.public_url + keys.clip_path(clip.request_id)
 
 
 class _Closed(Settings):
@@ -96,63 +118,35 @@ class _Closed(Settings):
 
 
 @contextlib.asynccontextmanager
-async def open_stage(options: Options, story: Story) -> AsyncIterator[Stage]:
+async def open_stage(options: Options, story: Story, pace: Pace) -> AsyncIterator[Stage]:
     """Start everything with the clips registered; stop it, and leave nothing behind.
 
     Raises SettingsError for a port or a directory that cannot be used.
     """
-    ports = choose_ports(options)
+    ports = choose_ports(options.asked_ports)
+    public_url = f"http://{HOST}:{ports.public}"
+    maker = DemoFal(address=f"http://{HOST}:{ports.fal}", webhook_url=f"{public_url}{WEBHOOK_PATH}")
     source = DemoSource(CLIPS, rate=options.rate, latency=options.latency)
     async with contextlib.AsyncExitStack() as stack:
         data_dir = stack.enter_context(_folder(options.keep))
+        settings = _settings(ports, data_dir, pace)
         try:
-            await _serve(stack, source.app(), ports.fal)
-            app = await stack.enter_async_context(App(_settings(ports, data_dir)).running())
-            stage = Stage(app=app, source=source, ports=ports, data_dir=data_dir)
-            await _register(app, story, ports)
+            at_fal = source.app()
+            maker.add_routes(at_fal)
+            await _serve(stack, at_fal, ports.fal)
+            app = await stack.enter_async_context(App(settings).running())
+            await _register(app, story, maker)
+            clips = await takes_to_come(app.generations)
+            source.add(clips)
+            rows = Sweeping(app.catalog, expires_after=None).meanings
             page = DemoPage(
-                story, source, app.metrics, public_url=stage.public_url, speed=options.speed
+                story, rows, source, app.metrics, public_url=public_url, speed=options.speed
             )
             await _serve(stack, page.app(), ports.page)
         except OSError as error:
             raise SettingsError(f"firstview demo cannot start: {error}") from error
-        yield stage
-
-
-def choose_ports(options: Options) -> Ports:
-    """Find a port for each listener. Raises SettingsError for one that was asked for and is taken.
-
-    A default that is taken is replaced by any free one; a port of 0 asks for just that.
-    """
-    moved: list[str] = []
-    chosen: list[int] = []
-    wanted = {"port": 8080, "admin-port": 8081, "page-port": 8082, "fal-port": 8083}
-    with contextlib.ExitStack() as held:
-        for name, default in wanted.items():
-            asked = getattr(options, name.replace("-", "_"))
-            port = _bind(held, default if asked is None else asked)
-            if port is None and asked is not None:
-                raise SettingsError(f"--{name}: port {asked} is taken; leave it out to find one")
-            if port is None:
-                port = _bind(held, 0) or 0
-                moved.append(f"port {default} is taken, so {port} it is (--{name})")
-            chosen.append(port)
-    public, admin, page, fal = chosen
-    return Ports(public=public, admin=admin, page=page, fal=fal, moved=tuple(moved))
-
-
-def _bind(held: contextlib.ExitStack, port: int) -> int | None:
-    """Hold a port while the others are being chosen, so that no two get the same; None if taken."""
-    probe = held.enter_context(socket.socket())
-    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        probe.bind((HOST, port))
-    except OSError as error:
-        if error.errno in {errno.EADDRINUSE, errno.EACCES}:
-            return None
-        raise
-    found: int = probe.getsockname()[1]
-    return found
+        studio = Studio(clips, app.generations, maker, story, seconds=pace.generation)
+        yield Stage(app=app, source=source, studio=studio, ports=ports, data_dir=data_dir)
 
 
 @contextlib.contextmanager
@@ -169,14 +163,22 @@ def _folder(keep: Path | None) -> Iterator[Path]:
     yield keep.absolute()
 
 
-def _settings(ports: Ports, data_dir: Path) -> Settings:
+def _settings(ports: Ports, data_dir: Path, pace: Pace) -> Settings:
+    at_fal = f"http://{HOST}:{ports.fal}"
     return _Closed(
         data_dir=data_dir,
         listen=f"{HOST}:{ports.public}",
         admin_listen=f"{HOST}:{ports.admin}",
+        admin_token=SecretStr(ADMIN_TOKEN),
         public_url=f"http://{HOST}:{ports.public}",
         upstream_hosts=(HOST,),
         upstream_allow_insecure=True,
+        fal_jwks_url=at_fal + fal.JWKS_PATH,
+        fal_queue_url=at_fal + fal.QUEUE_PATH,
+        fal_api_url=at_fal,
+        fal_key=SecretStr(fal.KEY),
+        sweep_every=pace.sweep_every,
+        pending_after=pace.pending_after,
         log_level="debug",  # the story is told from the replies' log entries
         disk_reserve=ByteSize(16 * 1024 * 1024),
         drain_timeout=_DRAIN,
@@ -190,13 +192,13 @@ async def _serve(stack: contextlib.AsyncExitStack, app: web.Application, port: i
     await web.TCPSite(runner, HOST, port).start()
 
 
-async def _register(app: App, story: Story, ports: Ports) -> None:
+async def _register(app: App, story: Story, maker: DemoFal) -> None:
     """Tell the catalog of the clips, as `firstview import` does; an earlier run's stay owned."""
     await app.generations.register(
         [
             Registration(
                 request_id=clip.request_id,
-                fal_url=f"http://{HOST}:{ports.fal}{clip.fal_path}",
+                fal_url=maker.url_of(clip),
                 model=clip.model,
                 prompt=clip.prompt,
                 content_length=len(clip.data),

@@ -1,8 +1,8 @@
 """The demo's story: what the log says, told to people, and kept for the page.
 
-Belongs here: turning log entries into lines on the terminal and a record of each clip's replies.
-Must not know: how anything is served. It is a structlog processor, so that the demo shows what the
-product itself says, and the product needs nothing for the demo.
+Belongs here: turning log entries into lines on the terminal and a chapter for each clip. Must not
+know: how anything is served. It is a structlog processor, so that the demo shows what the product
+itself says, and the product needs nothing for the demo.
 """
 
 from __future__ import annotations
@@ -10,64 +10,21 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, MutableMapping
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import structlog
 from rich.text import Text
 
+from proxy.cli.demo.chapters import PLACES, Came, Chapter, Reply
 from proxy.cli.demo.clips import DemoClip
+from proxy.records import JobKind
 
 _ORDINALS: Final = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
 _FROM_START: Final = re.compile(r"\s*bytes\s*=\s*0\s*-\s*\d*\s*")
-_KEPT_REPLIES: Final = 50
 _PROBE_BEFORE: Final = 2.0
 """Seconds in which a request for the start, after a player's probe, belongs to the same view."""
-
-_PLACES: Final = {
-    "bucket": "from the owned bucket",
-    "disk": "from the disk cache",
-    "flight": "from the copy that is on its way in",
-    "upstream": "from fal.media (fake)",
-}
-
-
-@dataclass(slots=True)
-class Reply:
-    """One reply about a clip, as its head told the viewer."""
-
-    view: int
-    status: int
-    range: str | None
-    cache_status: str
-    ms: float
-    at: float
-
-    @property
-    def hit(self) -> bool:
-        """Whether nobody had to be asked."""
-        return "; hit" in self.cache_status
-
-    @property
-    def place(self) -> str:
-        """Where the bytes came from, in words."""
-        return _PLACES.get(self.cache_status.rpartition("detail=")[2], "")
-
-
-@dataclass(slots=True)
-class Chapter:
-    """What happened to one clip so far. `stored_bytes` is None until this run stored it."""
-
-    clip: DemoClip
-    views: int = 0
-    started: float = 0.0
-    owned: bool = False
-    stored_bytes: int | None = None
-    seconds: float = 0.0
-    sha256: str = ""
-    replies: deque[Reply] = field(default_factory=lambda: deque(maxlen=_KEPT_REPLIES))
+_ERRORS: Final = 400
 
 
 class Story:
@@ -97,13 +54,36 @@ class Story:
         raise structlog.DropEvent
 
     def _hear(self, entry: MutableMapping[str, Any]) -> None:
+        of_clips = {
+            "reply": self._hear_reply,
+            "stored": self._hear_stored,
+            "webhook": self._hear_webhook,
+            "fal was asked": self._hear_asked,
+            "a job ended": self._hear_job,
+        }
         chapter = self.chapters.get(str(entry.get("request_id")))
-        if entry["event"] == "reply" and chapter is not None:
-            self._hear_reply(chapter, entry)
-        elif entry["event"] == "stored" and chapter is not None:
-            self._hear_stored(chapter, entry)
+        hear = of_clips.get(entry["event"])
+        if hear is not None and chapter is not None:
+            hear(chapter, entry)
+        elif entry["event"] == "swept":
+            self._hear_sweep(entry)
         elif entry["level"] != "debug":
             self._hear_other(entry)
+
+    # -- what the demo itself does ---
+
+    def submitted(self, clip: DemoClip) -> None:
+        """The application has begun a generation."""
+        self.chapters[clip.request_id] = Chapter(clip)
+        self._tell(Text.assemble(("generating", "bold"), f" {clip.title} · {clip.model}"))
+
+    def unreported(self, clip: DemoClip) -> None:
+        """Fal has finished a generation and does not say so."""
+        self._tell(Text(f"  fal (fake) finished {clip.title}, and no webhook says so", "dim"))
+
+    def undelivered(self, clip: DemoClip) -> None:
+        """Fal has given up posting a webhook."""
+        self._tell(Text(f"  fal (fake) could not deliver the webhook of {clip.title}", "red"))
 
     # -- replies ---
 
@@ -119,6 +99,8 @@ class Story:
             chapter.views, entry["status"], asked, entry["cache_status"], entry["ms"], now
         )
         chapter.replies.append(reply)
+        if chapter.came is None and not chapter.owned and reply.status < _ERRORS:
+            chapter.came = Came.VIEW
         if opening and not again:
             self._tell_view(chapter, reply)
         else:
@@ -126,12 +108,12 @@ class Story:
 
     def _tell_view(self, chapter: Chapter, reply: Reply) -> None:
         line = Text.assemble(
-            (f"{_ordinal(reply.view)} view", "bold"), f" of {chapter.clip.name} · "
+            (f"{_ordinal(reply.view)} view", "bold"), f" of {chapter.clip.title} · "
         )
         first_byte = f"{reply.ms:.1f} ms to first byte"
         if reply.hit:
             line.append("hit", "bold green").append(f" · {reply.place} · {first_byte}")
-        elif reply.place == _PLACES["flight"]:
+        elif reply.place == PLACES["flight"]:
             line.append("miss", "bold yellow").append(f" · {reply.place} · {first_byte}")
         else:
             chapter.started = reply.at - reply.ms / 1000
@@ -144,11 +126,37 @@ class Story:
         outcome = "hit" if reply.hit else "miss"
         self._tell(
             Text(
-                f"  the player asks for {asked} of {chapter.clip.name}"
+                f"  the player asks for {asked} of {chapter.clip.title}"
                 f" · {outcome} · {reply.place} · {reply.ms:.1f} ms",
                 "dim",
             )
         )
+
+    # -- what happens without a viewer ---
+
+    def _hear_webhook(self, chapter: Chapter, entry: MutableMapping[str, Any]) -> None:
+        line = Text.assemble(("webhook", "bold magenta"), f" for {chapter.clip.title}")
+        if entry["result"] == "accepted":
+            chapter.came, chapter.started = Came.WEBHOOK, time.monotonic()
+            line.append(" · signed by fal (fake), written down · a job brings the clip in")
+        else:
+            line.append(f" · {entry['result']}")
+        self._tell(line)
+
+    def _hear_sweep(self, entry: MutableMapping[str, Any]) -> None:
+        if entry["pending"]:
+            line = Text.assemble(("sweep", "bold blue"))
+            self._tell(line.append(f" · {entry['pending']} long pending: fal (fake) is asked"))
+
+    def _hear_asked(self, chapter: Chapter, entry: MutableMapping[str, Any]) -> None:
+        chapter.started = time.monotonic()
+        self._tell(Text(f"  fal (fake) on {chapter.clip.title}: {entry['outcome']}", "dim"))
+
+    def _hear_job(self, chapter: Chapter, entry: MutableMapping[str, Any]) -> None:
+        """Resolve jobs are filed by sweeps alone here; a webhook was first if there was one."""
+        found = entry["kind"] == JobKind.RESOLVE and entry["outcome"] == "done"
+        if found and chapter.came is not Came.WEBHOOK:
+            chapter.came = Came.SWEEP
 
     # -- everything else ---
 
@@ -160,7 +168,7 @@ class Story:
         self._tell(
             Text.assemble(
                 ("  stored", "bold cyan"),
-                f" {chapter.clip.name} in the owned bucket"
+                f" {chapter.clip.title} in the owned bucket"
                 f" · {size(entry['bytes'])} in {chapter.seconds:.1f} s"
                 f" · verified, sha256 {chapter.sha256[:12]}…",
             )
