@@ -192,13 +192,14 @@ def demo(
         ),
     ] = None,
     once: Annotated[
-        bool, typer.Option("--once", help="View one clip twice, say what happened, and end.")
+        bool, typer.Option("--once", help="Show each way in, say what happened, and end.")
     ] = False,
 ) -> None:
-    """See a miss become a hit: a proxy, a bucket, a fake fal.media and a page, all on loopback.
+    """See clips become yours: a proxy, a bucket, a fake fal and a page, all on loopback.
 
-    Needs no settings, no account and no network; a port that is taken is replaced by a free one.
-    Exit code with --once: 0 if the second view was a hit, else 1.
+    By views, by signed webhooks, and by the sweep. Needs no settings, no account and no network; a
+    port that is taken is replaced by a free one.
+    Exit code with --once: 0 if every view of a clip that was stored was a hit, else 1.
     """
     from proxy.cli.demo import command
     from proxy.cli.demo.stage import Options
