@@ -104,6 +104,9 @@ class Errands:
 
     async def run(self, connection: AsyncConnection, now: datetime) -> set[Key]:
         """Do it all, after the rows were written; return the jobs that were newly filed."""
+        touched = (self._removed, self._restarted, self._filed.keys())
+        if sum(map(bool, touched)) > 1:  # each of these keeps to the order of locks by itself
+            await job_rows.lock(connection, {name for keys in touched for name, _ in keys})
         for key in await self._remove(connection) & self._instead.keys():
             job = self._instead[key]
             self._filed.setdefault((job.request_id, job.kind), job)

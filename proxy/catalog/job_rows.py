@@ -148,6 +148,20 @@ def _merged(new: Iterable[NewJob]) -> dict[Key, NewJob]:
     return merged
 
 
+async def lock(connection: AsyncConnection, ids: Iterable[str]) -> None:
+    """Lock all jobs of these ids, for several statements that each change some of them."""
+    for some in chunks(sorted(set(ids))):
+        await connection.execute(_LOCKING, {"ids": some})
+
+
+_LOCKING: Final = (
+    select(jobs.c.request_id)
+    .where(jobs.c.request_id.in_(bindparam("ids", expanding=True)))
+    .order_by(jobs.c.request_id, jobs.c.kind)
+    .with_for_update()
+)
+
+
 async def restart(
     connection: AsyncConnection, ids: Iterable[str], kind: JobKind, now: datetime
 ) -> set[Key]:

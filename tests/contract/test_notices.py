@@ -7,6 +7,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from proxy.catalog import job_rows
 from proxy.catalog.engine import Catalog, open_catalog
@@ -27,6 +29,7 @@ from proxy.records import (
     Status,
 )
 from tests.fixtures.clock import NOON, StandingClock
+from tests.fixtures.origin import wait_for
 
 URL = "https://v3b.fal.media/files/b/one/clip.mp4"
 OTHER = "https://v3b.fal.media/files/b/two/clip.mp4"
@@ -509,3 +512,31 @@ async def test_processes_at_once_leave_every_clip_stored_or_with_a_job(
     stored = {name for name in names if (await row(generations, name)).status is Status.STORED}
     assert stored | waiting == set(names)
     assert not stored & waiting
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_jobs_are_waited_for_in_the_order_of_their_keys(
+    catalog: Catalog, notices: Notices
+) -> None:
+    """As a heartbeat asks for them, which would wait for a notice that waits for the heartbeat."""
+    await notices.take(ok("a"))
+    await notices.take(ask("z"))
+    waiting = text(
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+
+    async def is_waiting() -> bool:
+        return bool(await catalog.read(lambda connection: connection.scalar(waiting)))
+
+    async def heartbeat(connection: AsyncConnection) -> asyncio.Future[tuple[Taken, Taken]]:
+        await connection.execute(text("SELECT 1 FROM jobs WHERE request_id = 'a' FOR UPDATE"))
+        taking = asyncio.gather(notices.take(ok("a")), notices.take(ok("z")))
+        await wait_for(is_waiting)
+        await connection.execute(
+            text("SELECT 1 FROM jobs WHERE request_id = 'z' FOR UPDATE NOWAIT")
+        )
+        return taking
+
+    taking = await catalog.write(heartbeat)
+    assert list(await taking) == [Taken.DUPLICATE, Taken.ACCEPTED]
