@@ -28,8 +28,8 @@ from proxy.errors import SettingsError
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
 _SIZE = re.compile(r"\d+(\.\d+)?\s*([KMGTP]i?)?B?", re.IGNORECASE)
 _UNITS = {"ms": 0.001, "s": 1.0, None: 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_CENTURY = 36525 * 86400.0
-"""Seconds; a time from now that is longer may be none that a calendar has."""
+_LONGEST = 500 * 365.25 * 86400.0
+"""Seconds; what lies further from a clip's birth or from now may be on no calendar."""
 
 
 def parse_duration(value: object) -> object:
@@ -76,7 +76,7 @@ def _split_list(value: object) -> object:
     return value
 
 
-Seconds = Annotated[float, BeforeValidator(parse_duration), Field(gt=0, le=_CENTURY)]
+Seconds = Annotated[float, BeforeValidator(parse_duration), Field(gt=0, le=_LONGEST)]
 Address = Annotated[str, BeforeValidator(_check_address)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_list)]
 Size = Annotated[ByteSize, BeforeValidator(parse_size), Field(gt=0)]
@@ -175,6 +175,10 @@ class Settings(BaseSettings):
     )
     webhook_max_bytes: Size = _setting("1MiB", "Largest body of a webhook.")
     webhook_body_timeout: Seconds = _setting("10s", "Longest time that such a body may take.")
+    webhook_patience: Seconds = _setting(
+        "5s",
+        "Longest wait for the catalog before a webhook is answered 503; fal itself waits for 15 s.",
+    )
     webhook_batch: int = _setting(64, "Webhooks that are written in one transaction at most.", ge=1)
     webhook_queue: int = _setting(
         1024, "Webhooks that wait for the catalog at once; beyond, they are answered 503.", ge=1
