@@ -218,8 +218,8 @@ class Runs:
             return replace(said, wait=least + jitter(_SPREAD * least))
         if not said.counted:
             age = (self._clock.now() - job.created_at).total_seconds()
-            longest = min(LONGEST_PAUSE, settings.job_backoff_max)
-            wait = pause(age, least=said.wait, longest=longest, jitter=jitter)
+            least, longest = max(said.wait, settings.job_backoff), settings.job_backoff_max
+            wait = pause(age, least=least, longest=min(LONGEST_PAUSE, longest), jitter=jitter)
             return replace(said, wait=wait)
         if job.attempts + 1 >= settings.job_attempts:
             return replace(said, outcome=Outcome.DEAD)

@@ -19,6 +19,7 @@ from proxy.errors import (
     FirstviewError,
     ObjectConflict,
     Overloaded,
+    SourceRefused,
     SourceUntrusted,
     UnknownClip,
 )
@@ -62,13 +63,15 @@ DONE: Final = Verdict(outcome=Outcome.DONE)
 @dataclass(frozen=True, slots=True)
 class _Meaning:
     outcome: Outcome
+    counted: bool = True
     widespread: bool = False
 
 
 _POINTLESS: Final = _Meaning(Outcome.POINTLESS)
 _DEAD: Final = _Meaning(Outcome.DEAD)
 _AGAIN: Final = _Meaning(Outcome.POSTPONED)
-_NOT_ITS_FAULT: Final = _Meaning(Outcome.POSTPONED, widespread=True)
+_ASKED_UNTIL_LOST: Final = _Meaning(Outcome.POSTPONED, counted=False)
+_NOT_ITS_FAULT: Final = _Meaning(Outcome.POSTPONED, counted=False, widespread=True)
 
 # The nearest class that an error is of decides.
 _MEANINGS: Final[dict[type[BaseException], _Meaning]] = {
@@ -85,7 +88,10 @@ _MEANINGS: Final[dict[type[BaseException], _Meaning]] = {
     BucketError: _NOT_ITS_FAULT,
     CatalogUnavailable: _NOT_ITS_FAULT,
     Overloaded: _NOT_ITS_FAULT,
-    # its own: a source that refuses, breaks, sends something else, …
+    # the catalog counts them, and ends the job with the clip: a job that died before that would
+    # leave a clip that nobody can have, and that nobody calls lost
+    SourceRefused: _ASKED_UNTIL_LOST,
+    # its own: a source that breaks, sends something else, …
     FirstviewError: _AGAIN,
 }
 
@@ -97,7 +103,7 @@ def of(error: FirstviewError) -> Verdict:
         outcome=meaning.outcome,
         error=f"{error.slug}: {error.detail}",
         wait=_wait(error),
-        counted=not meaning.widespread,
+        counted=meaning.counted,
         widespread=meaning.widespread,
     )
 

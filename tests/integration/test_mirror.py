@@ -321,17 +321,21 @@ async def test_a_first_view_makes_sure_of_a_job(origin: Origin) -> None:
 async def test_a_source_that_refuses_long_enough_ends_as_lost_not_as_a_dead_job(
     make_origin: MakeOrigin,
 ) -> None:
-    origin = await make_origin(worker=True)
+    origin = await make_origin(worker=True, job_attempts=2)
     await origin.clip("refused", make_clip(1000, 52), Behaviour(status=404))
     row = await origin.row("refused")
     assert row is not None
     assert row.fal_url is not None
-    hours_ago = row.created_at.replace(year=row.created_at.year - 1)
-    for _ in range(2):
-        await origin.app.generations.note_refusal("refused", row.fal_url, hours_ago)
     await origin.app.labour.jobs.file(
         [NewJob(request_id="refused", kind=JobKind.MIRROR, created_at=row.created_at)]
     )
+
+    async def was_refused_often() -> bool:
+        found = await origin.row("refused")
+        return found is not None and found.refusals > 3
+
+    await wait_for(was_refused_often)
+    await origin.app.catalog.write(_an_hour_ago)
 
     async def is_lost() -> bool:
         found = await origin.row("refused")
@@ -340,6 +344,14 @@ async def test_a_source_that_refuses_long_enough_ends_as_lost_not_as_a_dead_job(
     await wait_for(is_lost)
     assert await origin.app.labour.jobs.get("refused", JobKind.MIRROR) is None
     assert metric(origin, "firstview_lost_total") == 1
+
+
+async def _an_hour_ago(connection: AsyncConnection) -> None:
+    """As if the first refusal had been then."""
+    hour = 3600 * 1_000_000
+    await connection.execute(
+        text(f"UPDATE generations SET first_refused_at = first_refused_at - {hour}")
+    )
 
 
 async def test_an_id_that_is_pointed_elsewhere_meanwhile_is_not_mirrored_from_where_it_was(

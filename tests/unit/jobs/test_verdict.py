@@ -40,7 +40,6 @@ def test_trouble_that_is_everybodys_does_not_count(error: errors.FirstviewError)
 @pytest.mark.parametrize(
     "kind",
     [
-        errors.SourceRefused,
         errors.SourceUnavailable,
         errors.SourceTimeout,
         errors.SourceBusy,
@@ -54,6 +53,11 @@ def test_trouble_that_is_everybodys_does_not_count(error: errors.FirstviewError)
 def test_trouble_of_the_clips_own_counts(kind: type[errors.FirstviewError]) -> None:
     said = verdict.of(kind())
     assert (said.outcome, said.counted, said.widespread) == (Outcome.POSTPONED, True, False)
+
+
+def test_a_refusal_is_counted_by_the_catalog_alone() -> None:
+    said = verdict.of(errors.SourceRefused())
+    assert (said.outcome, said.counted, said.widespread) == (Outcome.POSTPONED, False, False)
 
 
 def test_what_an_error_asks_for_is_the_least_wait() -> None:
