@@ -185,7 +185,7 @@ class Locator:
         for _ in range(_LOOKS):
             changes = self._rows.changes
             row, outage = await self._row(request_id)
-            file = await self._local(request_id, row)
+            file = await self._local(request_id, row, changes)
             if changes == self._rows.changes and file is not None:
                 self._rows.believe(request_id, row)
                 break
@@ -215,12 +215,18 @@ class Locator:
     async def _row(self, request_id: str) -> tuple[Generation | None, CatalogError | None]:
         return await self._rows.ask(request_id, _PATIENCE if request_id in self._near else None)
 
-    async def _local(self, request_id: str, row: Generation | None) -> OpenFile | None:
-        """A whole clip on this machine that the catalog still means; acquired for the caller."""
+    async def _local(
+        self, request_id: str, row: Generation | None, changes: int
+    ) -> OpenFile | None:
+        """A whole clip on this machine that the catalog still means; acquired for the caller.
+
+        Another clip than the row's is forgotten, unless it is the row that is of yesterday.
+        """
         file = await self._near.open(request_id, row)
         if file is not None and row is not None and not identity.same_clip(row, file.facts):
             file.release()
-            await self._forget(request_id)
+            if changes == self._rows.changes:
+                await self._forget(request_id)
             return None
         return file
 

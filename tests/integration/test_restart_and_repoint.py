@@ -18,6 +18,7 @@ import pytest
 
 from proxy.catalog.engine import open_catalog
 from proxy.catalog.generations import Generations
+from proxy.errors import CatalogUnavailable
 from proxy.records import Generation, Registration
 from proxy.storage import keys
 from tests.fakes.fal import Behaviour, FakeFal, make_clip
@@ -162,6 +163,40 @@ async def test_a_look_at_the_catalog_that_was_overtaken_is_not_believed(
     assert body == NEW
     await holds_new(origin, NEW)
     assert metric(origin, "firstview_stored_total") == 1
+
+
+async def test_a_look_that_was_overtaken_drives_nothing_out(
+    origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever brings yesterday's word of the catalog finds today's clip, and leaves it there."""
+    await origin.clip("clip", OLD)
+    real = origin.app.generations.get
+    looked, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slowly(request_id: str) -> Generation | None:
+        row = await real(request_id)
+        if not looked.is_set():
+            looked.set()
+            await go_on.wait()
+        return row
+
+    async def away(*_: object, **__: object) -> bool:
+        await asyncio.sleep(0)
+        raise CatalogUnavailable
+
+    monkeypatch.setattr(origin.app.generations, "get", slowly)
+    with monkeypatch.context() as patch:
+        patch.setattr(origin.app.generations, "mark_stored", away)  # so that the new clip is kept
+        early = asyncio.create_task(origin.get("clip"))
+        await looked.wait()
+        await repoint(origin, NEW, "/files/b/new.mp4")
+        _, body = await origin.get("clip")
+        assert body == NEW
+        go_on.set()
+        _, body = await early
+        assert body == NEW
+    await holds_new(origin, NEW)
+    assert origin.gets("clip") == 1
 
 
 async def test_another_host_or_query_is_the_same_clip(origin: Origin) -> None:
