@@ -29,6 +29,7 @@ from proxy.delivery.ledger import Rows
 from proxy.delivery.near import Near
 from proxy.delivery.own import Ownership
 from proxy.delivery.sources import UpstreamLike
+from proxy.delivery.whole import is_clip
 from proxy.errors import (
     ClipFailed,
     ClipGone,
@@ -40,10 +41,9 @@ from proxy.errors import (
     StillKept,
     UnknownClip,
 )
-from proxy.media.boxes import HEADER_BYTES, BoxWalk
 from proxy.records import ClipFacts, Generation, Status
 from proxy.storage import keys
-from proxy.storage.bucket import Bucket, ObjectInfo
+from proxy.storage.bucket import Bucket
 from proxy.storage.open_files import OpenFile
 
 _LOOKS = 4
@@ -202,7 +202,7 @@ class Mirrors:
             metadata=info.metadata,
         )
         distrusted = row.request_id in self._ownership.distrusted
-        if distrusted or not self._is_meant(row, facts) or not await self._is_clip(info):
+        if distrusted or not self._is_meant(row, facts) or not await is_clip(self._bucket, info):
             return False
         sha256, now = info.metadata.get(keys.META_SHA256), self._clock.now()
         if not await self._rows.mark_stored(row.request_id, row.fal_url, facts, sha256, now):
@@ -215,28 +215,6 @@ class Mirrors:
     def _is_meant(row: Generation, facts: ClipFacts) -> bool:
         known = row.content_length
         return known in {None, facts.length} and identity.same_clip(row, facts)
-
-    async def _is_clip(self, info: ObjectInfo) -> bool:
-        """Whether an object is what we wrote, or else a clip that is all there.
-
-        What somebody else has begun to write there, and not finished, begins like a clip too; but
-        its boxes then say that it should be longer (ISO/IEC 14496-12 §4.2).
-        """
-        if keys.META_ETAG in info.metadata:
-            return True
-        walk = BoxWalk(info.size)
-        while walk.is_whole is None:
-            walk.feed(await self._bytes(info, walk.at))
-        return walk.is_whole
-
-    async def _bytes(self, info: ObjectInfo, at: int) -> bytes:
-        """The header of the box that begins at `at`."""
-        stop = min(at + HEADER_BYTES, info.size)
-        stream = await self._bucket.open(info.key, at, stop, etag=info.etag)
-        try:
-            return await stream.read()
-        finally:
-            await stream.close()
 
 
 def _mirrorable(row: Generation | None) -> Generation:

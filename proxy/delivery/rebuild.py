@@ -15,6 +15,8 @@ from typing import Final
 
 from proxy.catalog.rebuild import Found, Restored
 from proxy.delivery import identity
+from proxy.delivery.whole import is_clip
+from proxy.errors import ObjectMissing
 from proxy.records import REQUEST_ID, ClipFacts, Generation
 from proxy.storage import keys
 from proxy.storage.bucket import Bucket, ObjectInfo
@@ -93,9 +95,9 @@ async def _ask(bucket: Bucket, batch: Sequence[ObjectInfo], progress: Progress) 
     """Ask the bucket about each object, since a listing says nothing of metadata."""
     turns = asyncio.Semaphore(HEADS)
 
-    async def ask(key: str) -> ObjectInfo | None:
+    async def ask(key: str) -> ObjectInfo | str:
         async with turns:
-            return await bucket.head(key)
+            return await _look(bucket, key)
 
     named: list[tuple[str, str]] = []
     for info in batch:
@@ -111,16 +113,28 @@ async def _ask(bucket: Bucket, batch: Sequence[ObjectInfo], progress: Progress) 
         raise failed.exceptions[0] from None
     found: list[Found] = []
     for request_id, key, answer in asking:
-        info_now = answer.result()
-        if info_now is None:
-            progress.skip(key, "it was removed meanwhile")
-        elif info_now.size == 0:
-            progress.skip(key, "it is empty")
-        elif info_now.altered:
-            progress.skip(key, "its bytes were changed since they were stored")
+        said = answer.result()
+        if isinstance(said, str):
+            progress.skip(key, said)
         else:
-            found.append(clip_of(request_id, info_now))
+            found.append(clip_of(request_id, said))
     return found
+
+
+async def _look(bucket: Bucket, key: str) -> ObjectInfo | str:
+    """What an object is, or why no row is made of it."""
+    info = await bucket.head(key)
+    if info is None:
+        return "it was removed meanwhile"
+    if info.size == 0:
+        return "it is empty"
+    if info.altered:
+        return "its bytes were changed since they were stored"
+    try:
+        whole = await is_clip(bucket, info)
+    except ObjectMissing:
+        return "it was removed meanwhile"
+    return info if whole else "it is no mp4, or only the beginning of one"
 
 
 def clip_of(request_id: str, info: ObjectInfo) -> Found:

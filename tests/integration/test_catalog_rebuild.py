@@ -250,13 +250,16 @@ async def test_what_is_no_clip_is_said_and_passed_over(tmp_path: Path) -> None:
     for name in ("good.mp4", "deep/good.mp4", "notes.txt", "-bad.mp4", "a b.mp4"):
         (folder / name).write_bytes(make_clip(20_000, 1))
     (folder / "empty.mp4").write_bytes(b"")
+    (folder / "begun.mp4").write_bytes(make_clip(20_000, 1)[:15_000])
+    (folder / "text.mp4").write_bytes(b"<html>" * 100)
     progress, generations, stack = await run((tmp_path / "bucket").as_uri(), tmp_path / "c.sqlite")
     await stack.aclose()
-    assert progress.objects == 6
+    assert progress.objects == 8
     assert progress.outcomes == {Restored.CREATED: 1}
     assert Counter(skipped.reason for skipped in progress.first_skipped) == {
         "this is not the name of a clip": 4,
         "it is empty": 1,
+        "it is no mp4, or only the beginning of one": 2,
     }
     del generations
 
@@ -292,6 +295,7 @@ class Listed:
             size=1000 + number,
             etag=f"e{number}",
             last_modified=datetime(2026, 11, 1, tzinfo=UTC),
+            metadata={keys.META_ETAG: f"e{number}"},
         )
 
     async def list(self, prefix: str = "") -> Any:
@@ -327,11 +331,12 @@ async def test_a_bucket_that_fails_half_way_is_gone_on_with_by_running_again(
     await catalog.close()
 
 
-async def test_objects_are_asked_one_head_each(
+async def test_objects_of_ours_are_asked_one_head_each(
     faulty_bucket: FaultyBucket, truth: Truth, tmp_path: Path
 ) -> None:
     for number in range(5):
-        truth.put(f"c{number}", make_clip(20_000, number))
+        ours = {keys.META_ETAG: f"{number:032x}"}
+        truth.put(f"c{number}", make_clip(20_000, number), Metadata=ours)
     _, _, stack = await run(truth.url, tmp_path / "c.sqlite")
     await stack.aclose()
     assert Counter(seen.operation for seen in faulty_bucket.log) == {
