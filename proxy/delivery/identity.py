@@ -120,6 +120,6 @@ def _parse_time(text: str | None) -> datetime | None:
         return None
     try:
         when = datetime.fromisoformat(text)
-    except ValueError:
+        return when.astimezone(UTC) if when.tzinfo else when.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):  # the last hours of the year 9999, elsewhere
         return None
-    return when if when.tzinfo else when.replace(tzinfo=UTC)

@@ -92,7 +92,10 @@ def test_what_the_catalog_fixed_for_this_length_wins_over_a_foreign_object() -> 
     assert adopted(replace(row, content_length=11)).etag == identity.etag_of("abc", 10)
 
 
-@pytest.mark.parametrize("time", ["", "yesterday", "2026-13-01"])
+@pytest.mark.parametrize(
+    "time",
+    ["", "yesterday", "2026-13-01", "9999-12-31T23:59:59-10:00", "0001-01-01T00:00:00+10:00"],
+)
 def test_metadata_that_makes_no_sense_is_no_time(time: str) -> None:
     assert adopted(metadata={keys.META_LAST_MODIFIED: time}).last_modified == SEEN
 
