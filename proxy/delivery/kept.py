@@ -10,6 +10,7 @@ import asyncio
 import fcntl
 import hashlib
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,10 +36,14 @@ class FoundClip:
 
 @dataclass(slots=True)
 class Spooled:
-    """What the spool of an earlier process held: whole clips, and ids of what was removed."""
+    """What the spool of an earlier process held: whole clips, and what it did not finish.
+
+    Of the latter an empty file is left, so that a process which dies before all has been seen to
+    leaves the next one to do it; see `forget_unfinished`.
+    """
 
     whole: list[FoundClip] = field(default_factory=list)
-    removed: list[str] = field(default_factory=list)
+    unfinished: list[Path] = field(default_factory=list)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -100,7 +105,7 @@ class Kept:
 
 
 def find_kept(spool_dir: Path) -> Spooled:
-    """Whole clips whose bytes still have their digest; every other file here is removed.
+    """Whole clips whose bytes still have their digest; every other file here is emptied.
 
     A file that another process has locked is left alone: it is filling it, or keeping it. Of two
     clips of one id, the newer one is what the id was last pointed at. Blocks.
@@ -113,8 +118,8 @@ def find_kept(spool_dir: Path) -> Spooled:
             continue
         clip = _whole(path, fd)
         if clip is None:
-            _remove(path, fd)
-            spooled.removed.append(path.name.partition(".")[0])
+            _empty(path, fd)
+            spooled.unfinished.append(path)
             continue
         older = newest.pop(clip.facts.request_id, None)
         if older is not None:
@@ -170,6 +175,28 @@ def _holds(fd: int, stored: StoredFacts) -> bool:
         return False
     with open(fd, "rb", closefd=False) as file:
         return hashlib.file_digest(file, "sha256").hexdigest() == stored.sha256
+
+
+def forget_unfinished(paths: Iterable[Path]) -> None:
+    """Remove what `find_kept` has emptied, unless it is being filled anew. Blocks."""
+    for path in paths:
+        fd = _lock(path)
+        if fd is None:
+            continue
+        if os.fstat(fd).st_size == 0:
+            path.unlink(missing_ok=True)
+        os.close(fd)
+
+
+def id_of(path: Path) -> str:
+    """The request id in a spool file's name."""
+    return path.name.partition(".")[0]
+
+
+def _empty(path: Path, fd: int) -> None:
+    path.with_suffix(".json").unlink(missing_ok=True)
+    os.ftruncate(fd, 0)
+    os.close(fd)
 
 
 def _remove(path: Path, fd: int) -> None:

@@ -21,7 +21,7 @@ from cachetools import LRUCache
 from proxy.clock import Clock
 from proxy.delivery.commit import Commits, new_object
 from proxy.delivery.flights import Flight
-from proxy.delivery.kept import Kept, find_kept
+from proxy.delivery.kept import Kept, find_kept, forget_unfinished, id_of
 from proxy.delivery.ledger import Ledger, Rows
 from proxy.delivery.owner import Filled
 from proxy.delivery.shelf import Shelf
@@ -80,8 +80,7 @@ class Ownership:
             metrics=metrics,
         )
         self._kept = self.storing.clips
-        self._unfinished: list[str] = []
-        self._left_behind: list[str] = []
+        self._unfinished: list[Path] = []
         self.distrusted: LRUCache[str, bool] = LRUCache(_DISTRUSTED)
         """Ids whose object in the bucket was read and is not what it says it is."""
 
@@ -174,45 +173,52 @@ class Ownership:
     # -- until it is done ---
 
     async def load(self) -> None:
-        """Find what an earlier process left: whole clips are kept, everything else removed."""
+        """Find what an earlier process left: whole clips are kept, everything else emptied."""
         spooled = await self._shelf.in_thread(lambda: find_kept(self._spool_dir))
         for found in spooled.whole:
             reservation = self._disk.claim(found.facts.length)
             self._kept[found.facts.request_id] = Kept.from_disk(found, reservation)
-        self._unfinished = spooled.removed
-        self._left_behind = [*spooled.removed, *self._kept]
+        self._unfinished = spooled.unfinished
         if self._kept:
             log.info("clips are waiting for the bucket", count=len(self._kept))
 
     async def run(self) -> None:
         """See to what is kept and to what was left behind, for ever."""
-        aftermath = [
-            asyncio.create_task(self._commits.clear(self._left_behind)),
-            asyncio.create_task(self._have_the_unfinished_mirrored()),
-        ]
+        aftermath = asyncio.create_task(self._see_to_what_was_left())
         try:
             await self.storing.run()
         finally:
-            for task in aftermath:
-                task.cancel()
-            await asyncio.gather(*aftermath, return_exceptions=True)
+            aftermath.cancel()
+            await asyncio.gather(aftermath, return_exceptions=True)
 
-    async def _have_the_unfinished_mirrored(self) -> None:
-        """Let jobs bring in what a process was bringing in when it died, viewers or no viewers.
+    async def _see_to_what_was_left(self) -> None:
+        """Clear away and have mirrored what an earlier process was at when it died.
+
+        Its files are forgotten only when both are done: this process may die as well.
+        """
+        paths = self._unfinished
+        unfinished = [id_of(path) for path in paths]
+        await asyncio.gather(
+            self._commits.clear([*unfinished, *self._kept]), self._have_mirrored(unfinished)
+        )
+        await self._shelf.in_thread(lambda: forget_unfinished(paths))
+
+    async def _have_mirrored(self, request_ids: list[str]) -> None:
+        """Let jobs bring in what was on its way, viewers or no viewers.
 
         Their jobs may not have been filed yet. Tried until the catalog has heard.
         """
         wait = self._settings.bucket_retry_wait
-        while self._unfinished:
+        while request_ids:
             try:
-                await self._ledger.wanted(self._unfinished)
+                await self._ledger.wanted(request_ids)
             except CatalogError as error:
                 log.info("cannot ask for unfinished clips yet", detail=error.detail)
                 await asyncio.sleep(wait)
                 wait = min(self._settings.bucket_retry_max_wait, wait * 2)
             else:
-                log.info("unfinished clips are going to be mirrored", count=len(self._unfinished))
-                self._unfinished = []
+                log.info("unfinished clips are going to be mirrored", count=len(request_ids))
+                return
 
     async def close(self, timeout: float) -> None:
         """Let uploads and notes finish for a while; kept clips stay on disk for the next start."""

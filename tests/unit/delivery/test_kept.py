@@ -8,7 +8,7 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
-from proxy.delivery.kept import Spooled, find_kept
+from proxy.delivery.kept import Spooled, find_kept, forget_unfinished, id_of
 from proxy.records import ClipFacts
 from proxy.storage.facts_file import write_facts
 
@@ -52,7 +52,7 @@ def test_a_whole_clip_is_found_with_all_that_is_known_of_it(tmp_path: Path) -> N
         "https://fal.media/files/clip.mp4",
     )
     assert os.pread(found.fd, 10, 0) == b"bytes"
-    assert spooled.removed == []
+    assert spooled.unfinished == []
     assert close(spooled) == ["a"]
 
 
@@ -61,7 +61,9 @@ def test_a_folder_that_is_not_there_is_made(tmp_path: Path) -> None:
     assert (tmp_path / "spool").is_dir()
 
 
-def test_what_changed_on_the_disk_is_removed_and_named(tmp_path: Path) -> None:
+def test_what_changed_on_the_disk_is_emptied_and_named_until_it_is_forgotten(
+    tmp_path: Path,
+) -> None:
     """Peers 20 (pulpcore#5012): a copy that is no longer what was verified is of no use."""
     keep(tmp_path, "flipped.1", b"bytes").write_bytes(b"bytez")
     keep(tmp_path, "longer.1", b"bytes").write_bytes(b"bytes and more")
@@ -72,8 +74,25 @@ def test_what_changed_on_the_disk_is_removed_and_named(tmp_path: Path) -> None:
     (tmp_path / "alone.1.json.tmp").write_bytes(b"{}")
     spooled = find_kept(tmp_path)
     assert close(spooled) == ["good"]
-    assert sorted(spooled.removed) == ["flipped", "longer", "shorter", "unfinished"]
+    useless = ["flipped", "longer", "shorter", "unfinished"]
+    assert sorted(map(id_of, spooled.unfinished)) == useless
+    assert sum(path.stat().st_size for path in spooled.unfinished) == 0
+    again = find_kept(tmp_path)  # by the next process, should this one die
+    assert sorted(map(id_of, again.unfinished)) == useless
+    close(again)
+    forget_unfinished(spooled.unfinished)
     assert names(tmp_path) == ["good.1.json", "good.1.part"]
+
+
+def test_what_is_being_filled_anew_is_not_forgotten(tmp_path: Path) -> None:
+    for name in ("begun", "growing"):
+        (tmp_path / f"{name}.1.part").write_bytes(b"by")
+    unfinished = find_kept(tmp_path).unfinished
+    (tmp_path / "growing.1.part").write_bytes(b"anew")
+    with (tmp_path / "begun.1.part").open("r+b") as begun:
+        fcntl.flock(begun, fcntl.LOCK_EX)
+        forget_unfinished(unfinished)
+    assert names(tmp_path) == ["begun.1.part", "growing.1.part"]
 
 
 def test_what_another_process_has_locked_is_left_alone(tmp_path: Path) -> None:
@@ -83,7 +102,7 @@ def test_what_another_process_has_locked_is_left_alone(tmp_path: Path) -> None:
     for fd in held:
         fcntl.flock(fd, fcntl.LOCK_EX)
     spooled = find_kept(tmp_path)
-    assert (spooled.whole, spooled.removed) == ([], [])
+    assert (spooled.whole, spooled.unfinished) == ([], [])
     assert names(tmp_path) == ["filling.1.part", "kept.1.json", "kept.1.part"]
     for fd in held:
         os.close(fd)
