@@ -18,6 +18,7 @@ from proxy.catalog.changes import Outcome
 from proxy.catalog.engine import Catalog
 from proxy.catalog.errands import Errands
 from proxy.catalog.intake import Intake, Taking
+from proxy.catalog.storing import Stored, Storing
 from proxy.catalog.tables import generations
 from proxy.clock import Clock
 from proxy.errors import UnknownClip
@@ -55,6 +56,9 @@ class Generations:
             clip_url=clip_url, keep_prompts=keep_prompts, expires_after=expires_after
         )
         self._clock = clock or Clock()
+        self._storing = Storing(
+            catalog, clip_url=clip_url, expires_after=expires_after, clock=self._clock
+        )
 
     # --- reading --------------------------------------------------------------------------------
 
@@ -155,17 +159,18 @@ class Generations:
 
         An unknown id gets a row; with `fal_url` None that is a clip adopted from the bucket.
         `sha256` is in hex; `media` says what nobody has said of the clip's duration and size. Its
-        jobs are done.
+        jobs are done. Clips that are stored at once are noted in one transaction, and each caller
+        hears after it. Also raises Overloaded, when too many wait for that.
         """
-        cdn_url = self._clip_url(request_id)
-
-        def change(before: Generation | None) -> Generation | None:
-            after = changes.stored(
-                before, request_id, facts, fal_url=fal_url, sha256=sha256, at=at, cdn_url=cdn_url
-            )
-            return after and changes.measured(after, media)
-
-        return await self._change(request_id, change, Errands.stored) is not None
+        said = Stored(
+            request_id=request_id,
+            fal_url=fal_url,
+            facts=facts,
+            sha256=sha256,
+            at=at,
+            media=media,
+        )
+        return await self._storing.note(said)
 
     async def note_missing(self, request_id: str) -> Status | None:
         """Note that the bucket lacks a clip that is called stored; return the status now.

@@ -9,9 +9,9 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, and_, delete, or_, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, delete, exists, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from proxy.catalog import claims, job_list, job_rows
@@ -98,7 +98,10 @@ class Jobs:
         return await self._set_all(held, {"lease_until": until, "due_at": until})
 
     async def complete(self, job: Job) -> bool:
-        """Remove a job that is done."""
+        """Remove a job that is done; storing its clip has mostly removed it already."""
+        mine = {"id": job.request_id, "of": job.kind, "holder": job.lease_owner}
+        if not await self._catalog.read(lambda reading: reading.scalar(_IS_HELD, mine)):
+            return False  # nothing to write, so the database's one writer is not kept waiting
 
         async def work(connection: AsyncConnection) -> bool:
             removing = delete(jobs).where(_held(job)).returning(jobs.c.kind)
@@ -225,6 +228,15 @@ class Jobs:
             return len(await job_rows.begin_anew(connection, which, now))
 
         return await self._catalog.write(work)
+
+
+_IS_HELD: Final = select(
+    exists().where(
+        jobs.c.request_id == bindparam("id"),
+        jobs.c.kind == bindparam("of"),
+        jobs.c.lease_owner == bindparam("holder"),
+    )
+)
 
 
 def _held(job: Job) -> ColumnElement[bool]:
