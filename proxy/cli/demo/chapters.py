@@ -54,18 +54,18 @@ class Reply:
 
 @dataclass(slots=True)
 class Chapter:
-    """What happened to one clip so far. `stored_bytes` is None until this run stored it.
+    """What happened to one clip so far.
 
-    `started` is when somebody first wanted it here, on the monotonic clock; `came` is None as long
-    as nobody has, and of a clip of an earlier run.
+    `started` is when somebody first wanted it here, on the monotonic clock; `seconds` is how long
+    it took from then on. Both and `came` are None as long as nobody has, and stay so for a clip
+    that came otherwise: in an earlier run, or because of `firstview mirror`.
     """
 
     clip: DemoClip
     views: int = 0
-    started: float = 0.0
+    started: float | None = None
     came: Came | None = None
     owned: bool = False
-    stored_bytes: int | None = None
-    seconds: float = 0.0
+    seconds: float | None = None
     sha256: str = ""
     replies: deque[Reply] = field(default_factory=lambda: deque(maxlen=_KEPT_REPLIES))

@@ -110,7 +110,7 @@ class DemoPage:
             "bytes": row.content_length,
             "index": "end" if clip.index_at_end else "start",
             "owned": row.status is Status.STORED,
-            "stored_seconds": round(chapter.seconds, 2) if chapter.stored_bytes else None,
+            "stored_seconds": chapter.seconds and round(chapter.seconds, 2),
             "sha256": chapter.sha256,
             "replies": [
                 {

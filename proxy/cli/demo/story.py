@@ -162,14 +162,16 @@ class Story:
 
     def _hear_stored(self, chapter: Chapter, entry: MutableMapping[str, Any]) -> None:
         chapter.owned = True
-        chapter.stored_bytes = entry["bytes"]
         chapter.sha256 = entry["sha256"]
-        chapter.seconds = time.monotonic() - chapter.started
+        took = ""
+        if chapter.started is not None:
+            chapter.seconds = time.monotonic() - chapter.started
+            took = f" in {chapter.seconds:.1f} s"
         self._tell(
             Text.assemble(
                 ("  stored", "bold cyan"),
                 f" {chapter.clip.title} in the owned bucket"
-                f" · {size(entry['bytes'])} in {chapter.seconds:.1f} s"
+                f" · {size(entry['bytes'])}{took}"
                 f" · verified, sha256 {chapter.sha256[:12]}…",
             )
         )

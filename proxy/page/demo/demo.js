@@ -88,8 +88,8 @@ function showRow(row, clip) {
   row.querySelector(".bytes").textContent = clip.bytes === null ? "–" : megabytes(clip.bytes);
   row.querySelector(".thumb").disabled = clip.status === "pending";
   const way = row.querySelector(".way");
-  way.textContent = clip.came ?? (clip.owned ? "earlier" : "");
-  way.className = `way ${clip.came ?? "before"}`;
+  way.textContent = clip.came ?? (clip.owned ? "otherwise" : "");
+  way.className = `way ${clip.came ?? "other"}`;
 }
 
 // --- the player ---
