@@ -73,6 +73,12 @@ def source_path(url: str | None) -> str | None:
     return None if url is None else urlsplit(url).path
 
 
+def same_source(one: Generation, other: Generation) -> bool:
+    """Whether two rows of an id can mean the same bytes: neither names another source."""
+    paths = {source_path(row.fal_url) for row in (one, other) if row.fal_url is not None}
+    return len(paths) < 2  # noqa: PLR2004
+
+
 def registered(
     before: Generation | None, item: Registration, *, cdn_url: str, now: datetime
 ) -> tuple[Outcome, Generation]:

@@ -13,6 +13,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Protocol
 
+from proxy.catalog import changes
 from proxy.delivery import identity
 from proxy.delivery.candidates import Candidates
 from proxy.delivery.fill import Fills
@@ -84,7 +85,7 @@ class Locator:
         Returns when a reply can begin: its facts are known and its source has proven to be a
         clip. Raises ClipError, SourceError, BucketError, CatalogError, Overloaded.
         """
-        flight, joined = self._flights.get(request_id), True
+        flight, joined = await self._flight(request_id), True
         if flight is None:
             row, outage, file = await self._look_and_resolve(request_id)
             if file is not None:
@@ -92,7 +93,7 @@ class Locator:
             arrived = self._arrived(request_id)
             if arrived is not None:
                 return arrived
-            flight = self._flights.get(request_id)  # whoever joins one asks nobody
+            flight = self._flights.get(request_id)
             if flight is None:
                 sources = self._candidates.of(request_id, row, outage)
                 by_range = wanted is not None and not wanted.is_whole
@@ -110,6 +111,21 @@ class Locator:
         except BaseException:
             flight.drop()
             raise
+
+    async def _flight(self, request_id: str) -> Flight | None:
+        """The clip's flight, unless the catalog means another clip by now.
+
+        A fill may take longer than a row is believed, and the id may have been re-pointed by a
+        process that knows nothing of this flight.
+        """
+        flight = self._flights.get(request_id)
+        began = None if flight is None else flight.sources[0].row
+        if began is None:
+            return flight
+        row, _ = await self._rows.ask(request_id, _PATIENCE)
+        if row is not None and not changes.same_source(began, row):
+            await self._forget(request_id)
+        return self._flights.get(request_id)
 
     def _arrived(self, request_id: str) -> View | None:
         """A clip that became whole here while the places were being looked into.
@@ -143,7 +159,7 @@ class Locator:
 
     async def known(self, request_id: str) -> Known | None:
         """Facts that can be had without asking a source; None if there are none."""
-        flight = self._flights.get(request_id)
+        flight = await self._flight(request_id)
         if flight is not None and flight.facts is not None:
             return Known(flight.facts, "flight", hit=False)
         row, _, file = await self._look(request_id)

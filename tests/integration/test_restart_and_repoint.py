@@ -18,12 +18,12 @@ import pytest
 
 from proxy.catalog.engine import open_catalog
 from proxy.catalog.generations import Generations
-from proxy.errors import CatalogUnavailable
+from proxy.errors import CatalogUnavailable, SourceChanged
 from proxy.records import Generation, Registration
 from proxy.storage import keys
 from tests.fakes.fal import Behaviour, FakeFal, make_clip
 from tests.fixtures.looking import in_bucket, metric, nothing_is_left, objects, path_of
-from tests.fixtures.origin import ADMIN_TOKEN, Origin, running_origin, wait_for
+from tests.fixtures.origin import ADMIN_TOKEN, MakeOrigin, Origin, running_origin, wait_for
 from tests.fixtures.raw import raw_client
 from tests.fixtures.servers import free_port, stop, wait_until
 
@@ -71,6 +71,34 @@ async def test_an_id_that_is_pointed_elsewhere_brings_the_new_clip_at_once(
     _, again = await origin.get("clip")
     assert again == NEW
     assert origin.gets("clip") == 1
+
+
+async def test_a_fill_of_what_another_process_has_pointed_elsewhere_is_soon_joined_by_nobody(
+    make_origin: MakeOrigin,
+) -> None:
+    """However long a mirror takes whose bandwidth is bounded."""
+    origin = await make_origin(facts_ttl="200ms")
+    former = await origin.clip("clip", OLD, Behaviour(rate=150_000))
+    mirror = asyncio.create_task(origin.app.corridor.mirrors.mirror("clip"))
+
+    async def is_filling() -> bool:
+        flight = origin.app.flights.get("clip")
+        return flight is not None and flight.is_ready
+
+    await wait_for(is_filling)
+    url = origin.fal.add("/files/b/new.mp4", NEW)
+    await origin.app.generations.register([Registration(request_id="clip", fal_url=url)])
+
+    async def is_new() -> bool:
+        head = await origin.client.head(origin.url("clip"))
+        _, body = await origin.get("clip", {"Range": "bytes=0-999"})
+        return head.headers["Content-Length"] == str(len(NEW)) and body == NEW[:1000]
+
+    await wait_for(is_new, 3)
+    with pytest.raises(SourceChanged):
+        await mirror
+    await holds_new(origin, NEW)
+    assert len(origin.fal.gets(former)) == 1
 
 
 async def test_an_old_etag_brings_the_new_clip(origin: Origin) -> None:
