@@ -12,12 +12,15 @@ an id has is fixed by whoever saw it first, and kept in the catalog and in the m
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from proxy.catalog.changes import source_path
 from proxy.records import BodyHead, ClipFacts, Generation
 from proxy.storage import keys
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 def etag_of(identity: str, length: int) -> str:
@@ -109,6 +112,12 @@ def metadata_of(facts: ClipFacts, prompt_hash: str | None = None) -> dict[str, s
     if prompt_hash is not None:
         metadata[keys.META_PROMPT_HASH] = prompt_hash
     return metadata
+
+
+def digest_in(metadata: Mapping[str, str], name: str) -> str | None:
+    """A SHA-256 in hex that an object's metadata holds; None for anything else, or nothing."""
+    value = metadata.get(name, "")
+    return value if _DIGEST.fullmatch(value) else None
 
 
 def _whole_seconds(when: datetime) -> datetime:

@@ -204,7 +204,7 @@ class Mirrors:
         distrusted = row.request_id in self._ownership.distrusted
         if distrusted or not self._is_meant(row, facts) or not await is_clip(self._bucket, info):
             return False
-        sha256, now = info.metadata.get(keys.META_SHA256), self._clock.now()
+        sha256, now = identity.digest_in(info.metadata, keys.META_SHA256), self._clock.now()
         if not await self._rows.mark_stored(row.request_id, row.fal_url, facts, sha256, now):
             return False
         self.on_stored(facts)

@@ -7,7 +7,6 @@ a row (`catalog/rebuild.py`), or who looks on.
 from __future__ import annotations
 
 import asyncio
-import re
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +25,6 @@ BATCH: Final = 500
 HEADS: Final = 32
 """Objects asked about at once."""
 _SHOWN: Final = 100
-_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 
 Write = Callable[[Sequence[Found]], Awaitable[list[Restored]]]
 
@@ -154,12 +152,7 @@ def clip_of(request_id: str, info: ObjectInfo) -> Found:
     return Found(
         request_id=request_id,
         facts=facts,
-        sha256=_digest(info, keys.META_SHA256),
-        prompt_hash=_digest(info, keys.META_PROMPT_HASH),
+        sha256=identity.digest_in(info.metadata, keys.META_SHA256),
+        prompt_hash=identity.digest_in(info.metadata, keys.META_PROMPT_HASH),
         at=info.last_modified,
     )
-
-
-def _digest(info: ObjectInfo, name: str) -> str | None:
-    value = info.metadata.get(name, "")
-    return value if _DIGEST.fullmatch(value) else None

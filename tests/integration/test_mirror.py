@@ -17,6 +17,7 @@ from tests.fakes.bucket import FaultyBucket
 from tests.fakes.fal import Behaviour, Clip, make_clip
 from tests.fixtures.looking import in_bucket, metric, nothing_is_left, objects, viewers
 from tests.fixtures.origin import ADMIN_TOKEN, MakeOrigin, Origin, wait_for
+from tests.fixtures.truth import Truth
 
 
 async def mirrored(origin: Origin, request_id: str) -> None:
@@ -183,6 +184,21 @@ async def test_a_clip_that_somebody_else_has_brought_is_adopted(origin: Origin) 
     response, body = await origin.get("theirs")
     assert body == data
     assert response.headers["ETag"] == f'"{row.etag}"'
+
+
+@pytest.mark.usefixtures("aws_environment")
+async def test_what_an_object_calls_a_digest_and_is_none_gets_into_no_row(
+    make_origin: MakeOrigin, truth: Truth
+) -> None:
+    """PostgreSQL takes no more than its 64 digits, and the job would die of the rest."""
+    origin = await make_origin(bucket_url=truth.url)
+    data = make_clip(300_000, 36)
+    await origin.clip("odd", data)
+    truth.put("odd", data, Metadata={keys.META_SHA256: "x" * 65})
+    await mirrored(origin, "odd")
+    row = await origin.row("odd")
+    assert row is not None
+    assert (row.status, row.sha256) == (Status.STORED, None)
 
 
 async def test_a_clip_that_is_gone_upstream_plays_if_somebody_else_has_brought_it(
