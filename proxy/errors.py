@@ -48,7 +48,7 @@ operating system in `delivery/spool.py` and `storage/disk_threads.py`.
     │   └── LeaseLost                  409, the job is somebody else's by now
     ├── SignersUnknown                 503 + Retry-After  (fal's public keys cannot be had)
     ├── Overloaded                     503 + Retry-After
-    ├── DiskExhausted                  never leaves the corridor: the clip is streamed through
+    ├── DiskExhausted                  no viewer's: the clip is streamed through; a job waits
     ├── ViewerLeft                     never leaves `send`: there is nobody to tell
     ├── ViewerStalled                  never leaves `send`: the connection is reset
     └── SettingsError                  at start, every mistake listed at once

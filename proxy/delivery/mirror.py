@@ -34,9 +34,9 @@ from proxy.errors import (
     ClipFailed,
     ClipGone,
     ClipNotReady,
+    DiskExhausted,
     ObjectConflict,
     ObjectMissing,
-    Overloaded,
     SourceChanged,
     StillKept,
     UnknownClip,
@@ -89,7 +89,7 @@ class Mirrors:
         Raises UnknownClip, ClipFailed, ClipGone (there is nothing to store), ClipNotReady (no URL
         yet), StillKept (safe on the local disk, but the bucket or the catalog is away),
         ObjectConflict (the key holds bytes that are not ours), BucketError, CatalogError,
-        Overloaded, and whatever the source's errors are.
+        Overloaded, DiskExhausted, and whatever the source's errors are.
         """
         flight = self._flights.get(request_id)
         if flight is None and request_id not in self._ownership:
@@ -169,7 +169,7 @@ class Mirrors:
         if flight.superseded:
             raise SourceChanged("the id means another clip by now")
         if flight.spool is None:
-            raise Overloaded("there is no room on the local disk for the clip")
+            raise DiskExhausted
 
     async def _stored(self, request_id: str) -> None:
         """Wait until a whole clip is stored, or until that has failed once."""

@@ -15,6 +15,7 @@ from proxy.errors import (
     CatalogUnavailable,
     ClipFailed,
     ClipGone,
+    DiskExhausted,
     FalRefused,
     FirstviewError,
     ObjectConflict,
@@ -70,7 +71,7 @@ class _Meaning:
 _POINTLESS: Final = _Meaning(Outcome.POINTLESS)
 _DEAD: Final = _Meaning(Outcome.DEAD)
 _AGAIN: Final = _Meaning(Outcome.POSTPONED)
-_ASKED_UNTIL_LOST: Final = _Meaning(Outcome.POSTPONED, counted=False)
+_PATIENTLY: Final = _Meaning(Outcome.POSTPONED, counted=False)
 _NOT_ITS_FAULT: Final = _Meaning(Outcome.POSTPONED, counted=False, widespread=True)
 
 # The nearest class that an error is of decides.
@@ -90,7 +91,9 @@ _MEANINGS: Final[dict[type[BaseException], _Meaning]] = {
     Overloaded: _NOT_ITS_FAULT,
     # the catalog counts them, and ends the job with the clip: a job that died before that would
     # leave a clip that nobody can have, and that nobody calls lost
-    SourceRefused: _ASKED_UNTIL_LOST,
+    SourceRefused: _PATIENTLY,
+    # a smaller clip may have room; one that never has any is asked for every few minutes
+    DiskExhausted: _PATIENTLY,
     # its own: a source that breaks, sends something else, …
     FirstviewError: _AGAIN,
 }

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import time
+from datetime import UTC, datetime
 
 import pytest
 from sqlalchemy import text
@@ -142,6 +143,40 @@ async def test_a_viewer_never_waits_for_the_mirrors_bandwidth(make_origin: MakeO
     assert body == data
     assert time.monotonic() - began < 10  # 30 s at the mirrors' pace
     await job
+
+
+# -- no room ---
+
+
+async def test_a_clip_without_room_waits_for_it_and_is_hurried_by_nobody(
+    make_origin: MakeOrigin,
+) -> None:
+    origin = await make_origin(
+        worker=True, cache_max_bytes="1MiB", job_attempts=2, job_backoff_max="200ms"
+    )
+    await origin.clip("large", make_clip(2_000_000, 21))
+    await origin.clip("small", make_clip(100_000, 22))
+    now = datetime.now(UTC)
+    jobs = origin.app.labour.jobs
+    await jobs.file(
+        [
+            NewJob(request_id=name, kind=JobKind.MIRROR, created_at=now)
+            for name in ("large", "small")
+        ]
+    )
+    await origin.stored("small")
+
+    async def was_tried_often() -> bool:
+        return origin.gets("large") > 3
+
+    await wait_for(was_tried_often)
+
+    async def waits() -> bool:
+        job = await jobs.get("large", JobKind.MIRROR)
+        assert job is not None
+        return job.attempts == 0 and (job.last_error or "").startswith("disk-exhausted")
+
+    await wait_for(waits)
 
 
 # -- what is in the bucket already ---

@@ -55,8 +55,11 @@ def test_trouble_of_the_clips_own_counts(kind: type[errors.FirstviewError]) -> N
     assert (said.outcome, said.counted, said.widespread) == (Outcome.POSTPONED, True, False)
 
 
-def test_a_refusal_is_counted_by_the_catalog_alone() -> None:
-    said = verdict.of(errors.SourceRefused())
+@pytest.mark.parametrize("kind", [errors.SourceRefused, errors.DiskExhausted])
+def test_what_another_limit_ends_or_nothing_is_asked_for_in_its_own_time(
+    kind: type[errors.FirstviewError],
+) -> None:
+    said = verdict.of(kind())
     assert (said.outcome, said.counted, said.widespread) == (Outcome.POSTPONED, False, False)
 
 
