@@ -23,6 +23,7 @@ from proxy.clock import Clock
 from proxy.errors import (
     BadSignature,
     BodyTooLarge,
+    CatalogUnavailable,
     FirstviewError,
     Overloaded,
     RequestError,
@@ -91,6 +92,7 @@ class Webhooks:
         """
         self._most = int(settings.webhook_max_bytes)
         self._patience = settings.webhook_body_timeout
+        self._longest_wait = settings.webhook_patience
         self._tolerance = settings.webhook_tolerance
         self._cors_origin = settings.cors_origin
         self._signers = signers
@@ -108,7 +110,7 @@ class Webhooks:
         try:
             notice = await self._read(exchange, heard)
             heard.request_id, heard.reason = notice.request_id, notice.failure
-            result = await self._notices.take(notice)
+            result = await self._take(notice)
         except (ViewerLeft, ViewerStalled, ConnectionError, asyncio.CancelledError):
             self._note(exchange, heard, "left")
             raise
@@ -131,6 +133,19 @@ class Webhooks:
             tolerance=self._tolerance,
         )
         return webhook_body.read(body, claims.request_id, self._check)
+
+    async def _take(self, notice: Notice) -> str:
+        """Have it written down, or give up in time for fal to be told so.
+
+        What is written after all is a duplicate when fal sends it again.
+        """
+        try:
+            async with asyncio.timeout(self._longest_wait) as waiting:
+                return await self._notices.take(notice)
+        except TimeoutError:
+            if not waiting.expired():
+                raise
+            raise CatalogUnavailable("The catalog does not answer in time.") from None
 
     async def _refuse(self, exchange: Exchange, heard: _Heard, error: Exception) -> Sent:
         result = _result_of(error)

@@ -1,17 +1,10 @@
 """PostgreSQL goes away and comes back: callers are told in time, and need not do anything."""
 
 import asyncio
-import os
-import shutil
 import signal
-import subprocess
-import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
 
 import pytest
 from blockbuster import BlockBuster
@@ -22,11 +15,8 @@ from proxy.catalog.generations import Generations
 from proxy.catalog.search import Search
 from proxy.errors import CatalogUnavailable
 from proxy.records import ClipFacts, Registration, Status
-from tests.fixtures import postgres
 from tests.fixtures.catalog import let_asyncpg_read_its_files
-from tests.fixtures.postgres import PostgresServer
-from tests.fixtures.programs import require_program
-from tests.fixtures.servers import free_port, stop, wait_until
+from tests.fixtures.private_postgres import Private, private_postgres
 
 LIMITS = Limits(connect=1.0, command=1.0, call=2.0, connections=2)
 ROOM = 3.0
@@ -49,53 +39,11 @@ CALLS: dict[str, Callable[[Generations], Awaitable[object]]] = {
 }
 
 
-@dataclass
-class Private:
-    """A PostgreSQL server of this test's own, to be stopped and started at will."""
-
-    programs: Path
-    folder: Path
-    port: int
-    identity: dict[str, Any]
-    process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def url(self) -> str:
-        return PostgresServer(self.programs, self.port).url("postgres")
-
-    def start(self) -> None:
-        self.process, log = postgres._start(self.programs, self.folder, self.port, self.identity)
-        server = PostgresServer(self.programs, self.port)
-        wait_until(lambda: server.run("pg_isready").returncode == 0, self.process, log)
-
-    def stop(self) -> None:
-        if self.process is not None:
-            stop(self.process, signal.SIGINT)
-
-    def freeze(self, how: signal.Signals) -> None:
-        """Stop or continue every process of the server, so that it is there but silent."""
-        assert self.process is not None
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
-        for pid in [self.process.pid, *map(int, children.split())]:
-            os.kill(pid, how)
-
-
 @pytest.fixture
 def server(_event_loop_guard: BlockBuster) -> Iterator[Private]:
     let_asyncpg_read_its_files(_event_loop_guard)
-    programs = require_program("postgres").parent
-    identity = postgres._unprivileged()
-    folder = Path(tempfile.mkdtemp(prefix="firstview-outage-", dir="/tmp"))
-    try:
-        if identity:
-            shutil.chown(folder, identity["user"], identity["group"])
-        postgres._init(programs, folder, identity)
-        private = Private(programs, folder, free_port(), identity)
-        private.start()
+    with private_postgres() as private:
         yield private
-        private.stop()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 async def assert_all_unavailable(generations: Generations) -> None:
