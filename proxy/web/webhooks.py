@@ -139,8 +139,9 @@ class Webhooks:
 
         What is written after all is a duplicate when fal sends it again.
         """
+        waiting = asyncio.timeout(self._longest_wait)
         try:
-            async with asyncio.timeout(self._longest_wait) as waiting:
+            async with waiting:
                 return await self._notices.take(notice)
         except TimeoutError:
             if not waiting.expired():
