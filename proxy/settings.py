@@ -179,6 +179,9 @@ class Settings(BaseSettings):
         "5s",
         "Longest wait for the catalog before a webhook is answered 503; fal itself waits for 15 s.",
     )
+    webhook_bodies: int = _setting(
+        128, "Bodies of webhooks in memory at once; beyond, webhooks are answered 503.", ge=1
+    )
     webhook_batch: int = _setting(64, "Webhooks that are written in one transaction at most.", ge=1)
     webhook_queue: int = _setting(
         1024, "Webhooks that wait for the catalog at once; beyond, they are answered 503.", ge=1

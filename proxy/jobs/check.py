@@ -6,6 +6,7 @@ missing. Must not know: how a clip is brought back; the catalog files that job.
     one replica's turn ─▶ HEAD: the right size ─▶ the next
                            └── none, or another ─▶ the same row still? ─▶ a second look ─▶ noted
     bucket or database away, or access refused ─▶ nothing is said of any clip; on from there later
+    one clip after the other missing ─▶ the bucket is doubted, not the clips
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import structlog
 
 from proxy.catalog.sweeping import Sweeping
 from proxy.clock import Clock
-from proxy.errors import FirstviewError, LeaseLost
+from proxy.errors import BucketRefused, FirstviewError, LeaseLost
 from proxy.jobs.turns import SOON, Turn, Turns
 from proxy.records import Generation, Status
 from proxy.settings import Settings
@@ -28,6 +29,8 @@ from proxy.telemetry.metrics import Metrics
 
 _NAME: Final = "check"
 _PAGE: Final = 100
+_MOST_MISSING: Final = 5
+"""Clips in a row that the bucket may lack before it is doubted, not they."""
 _MISSING, _WRONG_SIZE, _ALTERED = "missing", "wrong-size", "altered"
 
 log = structlog.get_logger()
@@ -75,6 +78,7 @@ class Checker:
         self._doubt = doubt
         self._soon = min(SOON, settings.sweep_every)
         self._next = 0.0
+        self._missing_in_a_row = 0
 
     async def run(self) -> None:
         """Check whenever it is due and nobody else does, for ever; with a rate of 0, never."""
@@ -129,9 +133,25 @@ class Checker:
                 return
             wrong = _wrong(row, await self._look_again(row.request_id))
         if wrong is None:
+            self._missing_in_a_row = 0
             self._metrics.checked.labels("ok").inc()
-        else:
-            await self._note(row, wrong)
+            return
+        if wrong == _MISSING:
+            self._doubt_the_bucket()
+        await self._note(row, wrong)
+
+    def _doubt_the_bucket(self) -> None:
+        """Call no more clips missing when one after the other is: it may be another bucket.
+
+        Then one is noted in each try, until one is found again. Raises BucketRefused.
+        """
+        if self._missing_in_a_row >= _MOST_MISSING:
+            self._missing_in_a_row = _MOST_MISSING - 1
+            log.error("the bucket lacks one clip after the other", bucket=self._bucket.name)
+            raise BucketRefused(
+                "The bucket lacks one clip after the other: is FIRSTVIEW_BUCKET_URL still right?"
+            )
+        self._missing_in_a_row += 1
 
     async def _look_again(self, request_id: str) -> ObjectInfo | None:
         """Ask in another way: an S3 HEAD of a bucket that is gone says "not found", a listing not.

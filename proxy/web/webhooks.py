@@ -91,6 +91,8 @@ class Webhooks:
         ids that the catalog knows more of and that there is work for, and returns at once.
         """
         self._most = int(settings.webhook_max_bytes)
+        self._most_bodies = settings.webhook_bodies
+        self._bodies = 0
         self._patience = settings.webhook_body_timeout
         self._longest_wait = settings.webhook_patience
         self._tolerance = settings.webhook_tolerance
@@ -125,13 +127,19 @@ class Webhooks:
         """Read the request and believe it. Raises FirstviewError."""
         claims = Claims.read(exchange.request.headers.items())
         heard.request_id = claims.request_id
-        body = await exchange.body(self._most, self._patience)
-        await self._signers.verify(
-            claims,
-            hashlib.sha256(body).digest(),
-            now=self._clock.now().timestamp(),
-            tolerance=self._tolerance,
-        )
+        if self._bodies >= self._most_bodies:
+            raise Overloaded("Too many webhooks are being read at once.")
+        self._bodies += 1
+        try:
+            body = await exchange.body(self._most, self._patience)
+            await self._signers.verify(
+                claims,
+                hashlib.sha256(body).digest(),
+                now=self._clock.now().timestamp(),
+                tolerance=self._tolerance,
+            )
+        finally:
+            self._bodies -= 1
         return webhook_body.read(body, claims.request_id, self._check)
 
     async def _take(self, notice: Notice) -> str:

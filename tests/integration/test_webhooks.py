@@ -505,6 +505,21 @@ async def test_a_slow_body_is_no_slow_header(make_hooks: MakeHooks) -> None:
         assert (await client.get("/healthz")).status == 200
 
 
+async def test_only_so_many_bodies_are_held_in_memory(make_hooks: MakeHooks) -> None:
+    hooks = await make_hooks(webhook_bodies=1)
+    body = succeeded("req-1", video(CLIP))
+    fields = {"Content-Length": str(len(body)), **SIGNER.headers(body)}
+    async with raw_client(hooks.port) as first, raw_client(hooks.port) as second:
+        await first.ask(PATH, fields | {"Expect": "100-continue"}, "POST")
+        assert (await first.head()).status == 100
+        reply = await send(second, succeeded("req-2", video(CLIP)))
+        assert (reply.status, reply.head.fields["retry-after"]) == (503, "2")
+        await first.send(body)
+        assert result(await first.reply()) == "accepted"
+    async with raw_client(hooks.port) as again:
+        assert result(await send(again, succeeded("req-2", video(CLIP)))) == "accepted"
+
+
 async def test_a_slow_header_after_a_body_is_still_a_slow_header(make_hooks: MakeHooks) -> None:
     hooks = await make_hooks(header_timeout="200ms")
     async with raw_client(hooks.port) as client:

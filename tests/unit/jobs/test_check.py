@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from proxy.errors import BucketUnavailable
+from proxy.errors import BucketRefused, BucketUnavailable
 from proxy.jobs.turns import SOON
 from proxy.records import Registration
 from proxy.storage import keys
@@ -88,6 +88,21 @@ class Hooked:
         found = await self._bucket.head(key)
         await self._hook(key)
         return found
+
+
+async def test_a_bucket_that_lacks_one_clip_after_the_other_is_doubted_not_the_clips(
+    stage: Stage,
+) -> None:
+    """A setting that names another bucket must not make a whole catalog lost."""
+    names = [f"clip-{number:02}" for number in range(20)]
+    await stage.own(*names, url=False)
+    for name in names[:-1]:
+        stage.path(name).unlink()
+    checker = stage.checker()
+    with pytest.raises(BucketRefused, match="FIRSTVIEW_BUCKET_URL"):
+        await checker.check()
+    assert stage.counted("lost") == 5
+    assert await stage.status(names[5]) == "stored"
 
 
 async def test_a_clip_that_was_stored_anew_meanwhile_is_not_called_missing(stage: Stage) -> None:
