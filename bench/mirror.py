@@ -29,7 +29,7 @@ HANDS = (4, 16)
 """Jobs that are run at once: the default, and many."""
 POLL = 0.1
 """Seconds between two looks for jobs; the default, 1 s, would be a good part of each turn."""
-_MOST = 400
+_MOST = 200
 """Clips of one turn."""
 _TURNS = 3
 _LIMIT = 120.0

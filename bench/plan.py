@@ -67,8 +67,8 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     add(
         "--mirror-mib",
         type=int,
-        default=400,
-        help="MiB of clips of one mirror turn (default: %(default)s)",
+        default=360,
+        help="MiB of clips of one mirror turn, at most 200 clips (default: %(default)s)",
     )
     add("--json", type=Path, help="also write the figures here (default: bench/results/)")
     add("--work-dir", type=Path, help="where to put servers' files (default: the temporary folder)")
