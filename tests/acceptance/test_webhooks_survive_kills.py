@@ -125,8 +125,8 @@ def fetched_once(fetched: list[dict[str, Any]], clips: dict[str, Clip], killed: 
 # --- the tests ------------------------------------------------------------------------------------
 
 STORMS = [
-    pytest.param("sqlite", 600, 5, 0, marks=pytest.mark.timeout(240)),
-    pytest.param("postgresql", 400, 4, 3, marks=pytest.mark.timeout(240)),
+    pytest.param("sqlite", 200, 4, 0, marks=pytest.mark.timeout(240)),
+    pytest.param("postgresql", 120, 3, 3, marks=pytest.mark.timeout(240)),
     pytest.param("sqlite", 10_000, 20, 0, marks=[pytest.mark.soak, pytest.mark.timeout(3600)]),
     pytest.param("postgresql", 10_000, 20, 3, marks=[pytest.mark.soak, pytest.mark.timeout(3600)]),
 ]
@@ -149,4 +149,4 @@ async def test_every_clip_is_stored_exactly_once_whatever_is_killed(
 async def test_nothing_is_fetched_twice_while_nobody_is_killed(
     company: Company, fal: FakeFal, workers: int
 ) -> None:
-    await storm(company, fal, 100, 0, workers=workers, patience=150)
+    await storm(company, fal, 40, 0, workers=workers, patience=150)

@@ -413,8 +413,8 @@ async def test_clips_that_a_dead_process_was_bringing_in_are_asked_for_until_the
 
     async with stage.running():
         await wait_for(asked_for)
+        await wait_for(lambda: _is(stage.spooled() == []))
     assert stage.rows.failures == []
-    assert stage.spooled() == []
 
 
 async def test_clips_that_are_whole_need_nobody_to_bring_them_in(stage: Stage) -> None:
