@@ -25,6 +25,8 @@ WRITES: Final = "firstview_writes"
 """Execution option of connections that will write."""
 
 _SQLITE_READERS: Final = 5
+_SQLITE_MAPPED: Final = 256 * 1024 * 1024
+"""Bytes of the file that are read where the page cache has them, without a system call a page."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +109,7 @@ def _set_up_sqlite(connection: DBAPIConnection, _record: object) -> None:
     cursor = connection.cursor()
     cursor.execute("PRAGMA synchronous = FULL")  # what was acknowledged survives a power cut
     cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.execute(f"PRAGMA mmap_size = {_SQLITE_MAPPED}")
     cursor.close()
 
 

@@ -22,9 +22,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
-from sqlalchemy import Column, ColumnElement, Row, Select, func, select
+from sqlalchemy import Column, ColumnElement, FromClause, Row, Select, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from proxy.catalog import cursors, prompts, rows
@@ -35,7 +35,7 @@ from proxy.records import REQUEST_ID, Generation, Status
 
 MAX_PAGE: Final = 500
 """Generations that one page holds at most."""
-MAX_LOOKED_AT: Final = 500
+MAX_LOOKED_AT: Final = 250
 """Rows that one page looks at, where it has to look at rows that it then leaves out."""
 
 _BEHIND_ANY_ID: Final = "\x7f"
@@ -99,24 +99,35 @@ class Search:
 
         async def work(connection: AsyncConnection) -> tuple[Found, Place | None]:
             stop: Place | None = None
-            if walk.left_out:
-                ends = (await connection.execute(walk.far_end())).all()
-                stop = (ends[0][0], ends[0][1]) if ends else None
-            return (await connection.execute(walk.page(stop, limit + 1))).all(), stop
+            if walk.left_out and not walk.stops_itself:
+                stop = await _end(connection, walk)
+            found = (await connection.execute(walk.page(stop, limit + 1))).all()
+            if walk.left_out and walk.stops_itself and len(found) <= limit:
+                stop = await _end(connection, walk)
+            return found, stop
 
         found, stop = await self._catalog.read(work)
         items = tuple(rows.generation(row) for row in found[:limit])
-        if len(found) > limit:
-            stop = (items[-1].created_at, items[-1].request_id)
+        last = (items[-1].created_at, items[-1].request_id) if items else None
+        if len(found) > limit or (walk.stops_itself and stop and last and stop[1] < last[1]):
+            stop = last  # nothing that this page shows is shown again
         return Page(items, None if stop is None else cursors.write(*stop))
 
 
 # --- the ways through the table -----------------------------------------------------------------
 
 
+async def _end(connection: AsyncConnection, walk: _ByTime | _ById) -> Place | None:
+    ends = (await connection.execute(walk.far_end())).all()
+    return (ends[0][0], ends[0][1]) if ends else None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _ByTime:
     """Newest first, among the rows that `exactly` narrows an index to."""
+
+    stops_itself: ClassVar[bool] = False
+    """Its page needs to be told where it ends."""
 
     exactly: tuple[Condition, ...] = ()
     left_out: tuple[Condition, ...] = ()
@@ -151,25 +162,45 @@ class _ByTime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _ById:
-    """The ids that begin with `prefix`, ascending."""
+    """The ids that begin with `prefix`, ascending.
+
+    A page finds its end for itself: mostly it is full before, and nobody else needs to know it.
+    """
+
+    stops_itself: ClassVar[bool] = True
 
     prefix: str
     left_out: tuple[Condition, ...]
     after: Place | None
 
     def far_end(self) -> Select[*tuple[Any, ...]]:
-        return _last_looked_at().where(*self._along(None)).order_by(_TABLE.request_id)
+        return _last_looked_at().where(*self._along(self._last)).order_by(_TABLE.request_id)
 
-    def page(self, stop: Place | None, count: int) -> Select[*tuple[Any, ...]]:
-        where = (*self._along(stop), *self.left_out)
+    def page(self, _stop: Place | None, count: int) -> Select[*tuple[Any, ...]]:
+        last: Any = self._last
+        if self.left_out:
+            looked = generations.alias("looked")
+            end = (
+                select(looked.c.request_id)
+                .where(*self._along(self._last, looked))
+                .order_by(looked.c.request_id)
+                .offset(MAX_LOOKED_AT - 1)
+                .limit(1)
+            )
+            last = func.coalesce(end.scalar_subquery(), self._last)
+        where = (*self._along(last), *self.left_out)
         return rows.selection().where(*where).order_by(_TABLE.request_id).limit(count)
 
-    def _along(self, stop: Place | None) -> list[Condition]:
+    @property
+    def _last(self) -> str:
+        return self.prefix + _BEHIND_ANY_ID
+
+    def _along(self, last: Any, table: FromClause = generations) -> list[Condition]:  # noqa: ANN401
         # A range, not LIKE: it uses the index, and "_" in ids is no wildcard.
-        last = self.prefix + _BEHIND_ANY_ID if stop is None else stop[1]
+        request_id = table.c.request_id
         if self.after is not None and self.after[1] >= self.prefix:
-            return [_TABLE.request_id > self.after[1], _TABLE.request_id <= last]
-        return [_TABLE.request_id >= self.prefix, _TABLE.request_id <= last]
+            return [request_id > self.after[1], request_id <= last]
+        return [request_id >= self.prefix, request_id <= last]
 
 
 def _walk(

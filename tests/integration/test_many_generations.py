@@ -277,9 +277,12 @@ async def walks_along_one_index_and_sorts_nothing(grown: Grown) -> None:
         return plans
 
     for statement, plan in await grown.catalog.read(explain):
-        [step] = plan
-        assert re.match(
-            r"SEARCH generations USING (COVERING )?INDEX"
-            r"|SCAN generations USING INDEX generations_by_time",
-            step,
-        ), (statement, plan)
+        # A page by id finds its own end, along the same index.
+        steps = [step for step in plan if not step.startswith("SCALAR SUBQUERY")]
+        assert len(steps) == 1 + len(plan) - len(steps), (statement, plan)
+        for step in steps:
+            assert re.match(
+                r"SEARCH (generations|looked) USING (COVERING )?INDEX"
+                r"|SCAN generations USING INDEX generations_by_time",
+                step,
+            ), (statement, plan)
