@@ -52,7 +52,8 @@ async def test_whatever_goes_wrong_is_one_of_our_errors(
     fal: FakeFal, how: Behaviour, error: type[FirstviewError]
 ) -> None:
     fal.add(JWKS_PATH, SIGNER.jwks(*(Signer(number) for number in range(2, 6))), how)
-    async with FalJwks(settings(fal, fal_api_timeout="200ms")) as source:
+    patience = "200ms" if error is SourceTimeout else "10s"
+    async with FalJwks(settings(fal, fal_api_timeout=patience)) as source:
         with pytest.raises(error):
             await source.fetch()
     # aiohttp itself asks once more where a connection ends without an answer.
