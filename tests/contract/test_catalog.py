@@ -1,13 +1,10 @@
 """The catalog keeps the same promises in SQLite and in PostgreSQL."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
-from pathlib import Path
 
 import pytest
-from blockbuster import BlockBuster
 
 from proxy.catalog.changes import Outcome
 from proxy.catalog.engine import Catalog, open_catalog
@@ -15,29 +12,10 @@ from proxy.catalog.generations import Generations
 from proxy.catalog.prompts import prompt_hash
 from proxy.errors import InvalidTransition, UnknownClip
 from proxy.records import ClipFacts, Generation, Registration, Status
-from tests.fixtures.catalog import let_asyncpg_read_its_files
 
 URL = "https://v3b.fal.media/files/b/one/clip.mp4"
 OTHER = "https://v3b.fal.media/files/b/two/clip.mp4"
 NOON = datetime(2026, 11, 21, 12, 0, 0, 123456, tzinfo=UTC)
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(
-    request: pytest.FixtureRequest, tmp_path: Path, _event_loop_guard: BlockBuster
-) -> str:
-    let_asyncpg_read_its_files(_event_loop_guard)
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/catalog.sqlite"
-    url: str = request.getfixturevalue("postgres_url")
-    return url
-
-
-@pytest.fixture
-async def catalog(database_url: str) -> AsyncIterator[Catalog]:
-    catalog = await open_catalog(database_url, migrate=True)
-    yield catalog
-    await catalog.close()
 
 
 def address(request_id: str) -> str:

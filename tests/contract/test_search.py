@@ -1,43 +1,22 @@
 """Generations are found the same way in SQLite and in PostgreSQL, whatever is asked for at once."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import pytest
-from blockbuster import BlockBuster
 
-from proxy.catalog.engine import Catalog, open_catalog
+from proxy.catalog.engine import Catalog
 from proxy.catalog.generations import Generations
 from proxy.catalog.prompts import prompt_hash
 from proxy.catalog.search import MAX_LOOKED_AT, Search
 from proxy.errors import BadRequest
 from proxy.records import Generation, Registration, Status
-from tests.fixtures.catalog import let_asyncpg_read_its_files
 
 URL = "https://v3b.fal.media/files/b/one/clip.mp4"
 NOON = datetime(2026, 11, 21, 12, 0, 0, 123456, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(
-    request: pytest.FixtureRequest, tmp_path: Path, _event_loop_guard: BlockBuster
-) -> str:
-    let_asyncpg_read_its_files(_event_loop_guard)
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/catalog.sqlite"
-    url: str = request.getfixturevalue("postgres_url")
-    return url
-
-
-@pytest.fixture
-async def catalog(database_url: str) -> AsyncIterator[Catalog]:
-    catalog = await open_catalog(database_url, migrate=True)
-    yield catalog
-    await catalog.close()
 
 
 @pytest.fixture

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import AsyncIterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from blockbuster import BlockBuster
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -20,29 +18,10 @@ from proxy.catalog.jobs import Jobs
 from proxy.catalog.sweeping import Filed, Sweeping
 from proxy.catalog.tables import jobs as jobs_table
 from proxy.records import ClipFacts, JobKind, Registration, Status
-from tests.fixtures.catalog import let_asyncpg_read_its_files
 
 NOON = datetime(2026, 11, 21, 12, 0, 0, 123456, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 WEEK = timedelta(days=7)
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(
-    request: pytest.FixtureRequest, tmp_path: Path, _event_loop_guard: BlockBuster
-) -> str:
-    let_asyncpg_read_its_files(_event_loop_guard)
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/catalog.sqlite"
-    url: str = request.getfixturevalue("postgres_url")
-    return url
-
-
-@pytest.fixture
-async def catalog(database_url: str) -> AsyncIterator[Catalog]:
-    catalog = await open_catalog(database_url, migrate=True)
-    yield catalog
-    await catalog.close()
 
 
 @pytest.fixture
