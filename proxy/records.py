@@ -19,6 +19,18 @@ CLIP_CONTENT_TYPE = "video/mp4"
 """The type that every clip is served and stored with, whatever its source called it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """Which of the processes that serve together this one is.
+
+    `number` is below twice `of`, because a process that is being replaced keeps its own until it
+    ends; no two living processes of one supervisor have the same.
+    """
+
+    number: int = 0
+    of: int = 1
+
+
 class Status(StrEnum):
     """Where a generation stands: `pending → available → stored`, or `failed`, `lost`."""
 

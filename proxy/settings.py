@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -17,6 +17,7 @@ from pydantic import (
     BeforeValidator,
     ByteSize,
     Field,
+    PlainValidator,
     SecretStr,
     ValidationError,
     model_validator,
@@ -30,6 +31,9 @@ _SIZE = re.compile(r"\d+(\.\d+)?\s*([KMGTP]i?)?B?", re.IGNORECASE)
 _UNITS = {"ms": 0.001, "s": 1.0, None: 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _LONGEST = 500 * 365.25 * 86400.0
 """Seconds; what lies further from a clip's birth or from now may be on no calendar."""
+
+_MOST_WORKERS: Final = 256
+"""More processes than any machine has use for: such a number is a slip of the pen."""
 
 
 def parse_duration(value: object) -> object:
@@ -64,6 +68,17 @@ def parse_address(value: str) -> tuple[str, int]:
     return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - ":8080" asks for just that
 
 
+def parse_workers(value: object) -> int | Literal["auto"]:
+    """Turn `"auto"` or a whole number from 1 on, also as text, into itself."""
+    text = str(value).strip()
+    if text == "auto":
+        return "auto"
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= _MOST_WORKERS:
+        msg = f"{text!r} is not a number of workers: write 1 to {_MOST_WORKERS}, or auto"
+        raise ValueError(msg)
+    return int(text)
+
+
 def _check_address(value: object) -> object:
     if isinstance(value, str):
         parse_address(value)
@@ -78,6 +93,7 @@ def _split_list(value: object) -> object:
 
 Seconds = Annotated[float, BeforeValidator(parse_duration), Field(gt=0, le=_LONGEST)]
 Address = Annotated[str, BeforeValidator(_check_address)]
+Workers = Annotated[int | Literal["auto"], PlainValidator(parse_workers)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_list)]
 Size = Annotated[ByteSize, BeforeValidator(parse_size), Field(gt=0)]
 
@@ -108,6 +124,11 @@ class Settings(BaseSettings):
     admin_listen: Address = _setting("127.0.0.1:8081", "Address of the admin listener, host:port.")
     admin_token: SecretStr | None = _setting(
         None, "Bearer token of the admin API; without one the admin API answers 401 to all."
+    )
+    workers: Workers = _setting(
+        1,
+        "Processes that serve together; `auto`: one per core that this one may use. Limits on"
+        " connections, viewers, fills and memory count for each of them.",
     )
     public_url: str = _setting(
         "http://localhost:8080", "Address under which viewers reach the public listener."
@@ -291,6 +312,9 @@ class Settings(BaseSettings):
     max_header_bytes: Size = _setting("128KiB", "Longest request header in all.")
     drain_timeout: Seconds = _setting(
         "30s", "Time that replies and fills get to finish when the process is told to stop."
+    )
+    replace_timeout: Seconds = _setting(
+        "10m", "Time that replies get to finish in a worker that SIGHUP has replaced."
     )
     log_level: str = _setting("info", "Least severe log entries that are written.")
     log_format: str = _setting("json", "`json`, or `console` for people.")

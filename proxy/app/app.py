@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Final
 
 from proxy.app.corridor import Corridor, open_corridor
 from proxy.app.grace import Grace
@@ -20,19 +21,24 @@ from proxy.delivery.flights import Flights
 from proxy.delivery.locate import Locator
 from proxy.delivery.own import Ownership
 from proxy.jobs.runs import OnDone
+from proxy.records import Seat
 from proxy.settings import Settings
 from proxy.storage.bucket import Bucket
 from proxy.storage.disk_cache import DiskCache
 from proxy.telemetry.metrics import Metrics
 from proxy.upstream.fetch import Upstream
 
+ALONE: Final = Seat()
+"""The seat of a process that has no others beside it."""
+
 
 class App:
     """One process: its parts, and the addresses it listens on."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Take the settings; use `running`."""
+    def __init__(self, settings: Settings, *, seat: Seat = ALONE) -> None:
+        """Take the settings, and which of several processes this is; use `running`."""
         self.settings = settings
+        self.seat = seat
         self.metrics = Metrics()
         self.clock = Clock()
         self._places: Places | None = None
@@ -82,7 +88,9 @@ class App:
         on_done: OnDone | None = None,
     ) -> None:
         self._places = await stack.enter_async_context(
-            open_places(self.settings, self.clock, self.metrics, has_viewers=has_viewers)
+            open_places(
+                self.settings, self.clock, self.metrics, seat=self.seat, has_viewers=has_viewers
+            )
         )
         self._corridor = await stack.enter_async_context(open_corridor(self._places, self._grace))
         self._labour = await stack.enter_async_context(

@@ -20,6 +20,7 @@ import aiohttp
 from proxy.catalog.engine import Catalog, open_catalog
 from proxy.catalog.generations import Generations
 from proxy.clock import Clock
+from proxy.records import Seat
 from proxy.settings import Settings
 from proxy.storage import keys
 from proxy.storage.bucket import Bucket
@@ -42,6 +43,7 @@ class Places:
     settings: Settings
     clock: Clock
     metrics: Metrics
+    seat: Seat
     has_viewers: bool
     local_dir: Path
     executor: ThreadPoolExecutor
@@ -60,7 +62,7 @@ class Places:
 
 @contextlib.asynccontextmanager
 async def open_places(
-    settings: Settings, clock: Clock, metrics: Metrics, *, has_viewers: bool
+    settings: Settings, clock: Clock, metrics: Metrics, *, seat: Seat, has_viewers: bool
 ) -> AsyncIterator[Places]:
     """Open everything; raises SettingsError, CatalogError or BucketError if that is impossible."""
     _raise_file_limit()
@@ -93,6 +95,7 @@ async def open_places(
             settings=settings,
             clock=clock,
             metrics=metrics,
+            seat=seat,
             has_viewers=has_viewers,
             local_dir=local_dir,
             executor=executor,
