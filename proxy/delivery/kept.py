@@ -21,6 +21,9 @@ from proxy.storage.disk_cache import Reservation
 from proxy.storage.facts_file import StoredFacts, read_facts, write_facts
 from proxy.storage.open_files import OpenFile
 
+_EMPTY = ".empty"
+"""Ending of a file that is about to take an unfinished one's place."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundClip:
@@ -99,9 +102,12 @@ class Kept:
         )
 
     def delete(self) -> None:
-        """Remove the file and what is said beside it. Blocks."""
-        self.path.with_suffix(".json").unlink(missing_ok=True)
+        """Remove the file and then what is said beside it. Blocks.
+
+        In this order: whoever finds a file of which nothing is said takes it for unfinished.
+        """
         self.path.unlink(missing_ok=True)
+        self.path.with_suffix(".json").unlink(missing_ok=True)
 
 
 def find_kept(spool_dir: Path) -> Spooled:
@@ -126,6 +132,8 @@ def find_kept(spool_dir: Path) -> Spooled:
             _remove(older.path, older.fd)
         newest[clip.facts.request_id] = clip
     spooled.whole = list(newest.values())
+    for path in spool_dir.glob(f"*{_EMPTY}"):
+        path.unlink(missing_ok=True)
     for path in spool_dir.glob("*.json*"):
         name = path.name.partition(".json")[0]
         if path.name.endswith(".tmp") or not (spool_dir / f"{name}.part").exists():
@@ -194,8 +202,15 @@ def id_of(path: Path) -> str:
 
 
 def _empty(path: Path, fd: int) -> None:
+    """Put an empty file in the place of one: a new one, never the same one cut short.
+
+    A process that died between its commit and its clearing away has left a name of a file that is
+    a local bucket's object by now.
+    """
     path.with_suffix(".json").unlink(missing_ok=True)
-    os.ftruncate(fd, 0)
+    empty = path.with_name(f"{path.name}{_EMPTY}")
+    empty.touch()
+    empty.replace(path)
     os.close(fd)
 
 

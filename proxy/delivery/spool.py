@@ -189,15 +189,19 @@ class Spool:
 
 
 def _create(path: Path) -> int:
-    """Open the path's file, empty and locked; one that loses its name before that is no use."""
+    """Open the path's file, empty and locked; one that loses its name before that is no use.
+
+    One that has bytes loses it here: they may be a local bucket's object, or somebody's who reads.
+    """
     with disk_errors():
         while True:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if _is_named(fd, path):
-                    os.ftruncate(fd, 0)
-                    return fd
+                    if os.fstat(fd).st_size == 0:
+                        return fd
+                    path.unlink()
             except BlockingIOError as error:
                 os.close(fd)
                 msg = "another process of this machine is filling this clip"

@@ -116,12 +116,11 @@ async def in_the_end(origin: Origin, truth: Truth, request_id: str, data: bytes)
     row = await origin.stored(request_id, 20)
     assert row.content_length == len(data)
     assert truth.body(request_id) == data
-    assert origin.leftovers() == []
 
-    async def nothing_open() -> bool:
-        return truth.uploads() == []
+    async def nothing_left() -> bool:
+        return origin.leftovers() == truth.uploads() == []
 
-    await wait_for(nothing_open)
+    await wait_for(nothing_left)
 
 
 @pytest.mark.parametrize("name", FAULTS)

@@ -7,9 +7,13 @@ import hashlib
 import os
 from datetime import UTC, datetime
 from pathlib import Path
+from unittest.mock import Mock
 
-from proxy.delivery.kept import Spooled, find_kept, forget_unfinished, id_of
+import pytest
+
+from proxy.delivery.kept import Kept, Spooled, find_kept, forget_unfinished, id_of
 from proxy.records import ClipFacts
+from proxy.storage.disk_cache import Reservation
 from proxy.storage.facts_file import write_facts
 
 
@@ -82,6 +86,44 @@ def test_what_changed_on_the_disk_is_emptied_and_named_until_it_is_forgotten(
     close(again)
     forget_unfinished(spooled.unfinished)
     assert names(tmp_path) == ["good.1.json", "good.1.part"]
+
+
+def test_an_object_of_the_bucket_whose_spool_name_was_left_behind_keeps_its_bytes(
+    tmp_path: Path,
+) -> None:
+    """A process that dies while it clears away leaves a second name of the bucket's own file."""
+    path = keep(tmp_path, "a.1", b"bytes")
+    committed = tmp_path / "object"
+    os.link(path, committed)
+    path.with_suffix(".json").unlink()
+    spooled = find_kept(tmp_path)
+    assert spooled.unfinished == [path]
+    assert (path.read_bytes(), committed.read_bytes()) == (b"", b"bytes")
+    assert names(tmp_path) == ["a.1.part", "object"]
+
+
+def test_clearing_away_leaves_no_moment_in_which_a_file_is_taken_for_unfinished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = keep(tmp_path, "a.1", b"bytes")
+    [found] = find_kept(tmp_path).whole
+    left: list[list[str]] = []
+    unlink = Path.unlink
+
+    def watched(self: Path, missing_ok: bool = False) -> None:
+        unlink(self, missing_ok)
+        left.append(names(tmp_path))
+
+    monkeypatch.setattr(Path, "unlink", watched)
+    Kept.from_disk(found, Mock(spec=Reservation)).delete()
+    assert left == [[path.with_suffix(".json").name], []]
+    os.close(found.fd)
+
+
+def test_what_a_process_left_that_died_while_it_emptied_a_file_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "a.1.part.empty").touch()
+    assert find_kept(tmp_path).unfinished == []
+    assert names(tmp_path) == []
 
 
 def test_what_is_being_filled_anew_is_not_forgotten(tmp_path: Path) -> None:

@@ -37,6 +37,18 @@ async def test_a_second_filler_of_the_same_clip_is_refused(
     second.release()
 
 
+async def test_a_new_fill_leaves_the_bytes_of_a_file_that_was_left_there_to_its_other_names(
+    tmp_path: Path, executor: ThreadPoolExecutor
+) -> None:
+    path, committed = tmp_path / "clip.part", tmp_path / "object"
+    path.write_bytes(b"the bucket's")
+    os.link(path, committed)
+    spool = await Spool.create(path, executor)
+    await spool.append(b"new")
+    assert (path.read_bytes(), committed.read_bytes()) == (b"new", b"the bucket's")
+    spool.release()
+
+
 async def test_a_file_of_the_same_name_that_is_not_ours_is_not_removed(
     tmp_path: Path, executor: ThreadPoolExecutor
 ) -> None:
