@@ -51,11 +51,14 @@ operating system in `delivery/spool.py` and `storage/disk_threads.py`.
     ├── DiskExhausted                  no viewer's: the clip is streamed through; a job waits
     ├── ViewerLeft                     never leaves `send`: there is nobody to tell
     ├── ViewerStalled                  never leaves `send`: the connection is reset
+    ├── WorkerFailed                   at start: a process of several ended, or does not answer
     └── SettingsError                  at start, every mistake listed at once
 """
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import ClassVar
 
 
@@ -438,7 +441,22 @@ class ViewerStalled(FirstviewError):
     slug = "viewer-stalled"
 
 
+class WorkerFailed(FirstviewError):
+    """A worker process could not start."""
+
+    slug = "worker-failed"
+    retryable = True
+
+
 class SettingsError(FirstviewError):
     """The settings are not usable."""
 
     slug = "settings"
+
+
+def cannot_listen(setting: str, address: str, error: OSError) -> SettingsError:
+    """Say in one sentence which address cannot be had: mostly it is another process's."""
+    number = error.errno or 0
+    why = os.strerror(number) if number > 0 else error.strerror  # names that are not found
+    hint = "; every process needs one of its own" if number == errno.EADDRINUSE else ""
+    return SettingsError(f"{setting}: cannot listen on {address}: {why}{hint}")

@@ -114,6 +114,7 @@ _NEVER_SENT = {
     errors.ViewerLeft,
     errors.ViewerStalled,
     errors.SettingsError,
+    errors.WorkerFailed,
     errors.SourceError,
     errors.ClipError,
 }

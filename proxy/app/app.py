@@ -10,9 +10,11 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from proxy.app.corridor import Corridor, open_corridor
+from proxy.app.doors import Doors
+from proxy.app.figures import Crew, Figures
 from proxy.app.grace import Grace
 from proxy.app.labour import Labour, open_labour
-from proxy.app.listeners import Ports, listen, listen_admin
+from proxy.app.listeners import Listening, Sockets, listen, listen_admin
 from proxy.app.places import Places, open_places
 from proxy.catalog.engine import Catalog
 from proxy.catalog.generations import Generations
@@ -26,25 +28,42 @@ from proxy.settings import Settings
 from proxy.storage.bucket import Bucket
 from proxy.storage.disk_cache import DiskCache
 from proxy.telemetry.metrics import Metrics
+from proxy.telemetry.samples import Family
 from proxy.upstream.fetch import Upstream
 
 ALONE: Final = Seat()
 """The seat of a process that has no others beside it."""
 
+NO_SOCKETS: Final = Sockets()
+"""What a process has that opens its addresses itself."""
+
 
 class App:
     """One process: its parts, and the addresses it listens on."""
 
-    def __init__(self, settings: Settings, *, seat: Seat = ALONE) -> None:
-        """Take the settings, and which of several processes this is; use `running`."""
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        seat: Seat = ALONE,
+        sockets: Sockets = NO_SOCKETS,
+        crew: Crew | None = None,
+    ) -> None:
+        """Take the settings; use `running`.
+
+        A process that serves beside others is given its seat, the listening sockets that it shares
+        with them, and the way to what all of them have counted.
+        """
         self.settings = settings
         self.seat = seat
+        self._sockets = sockets
+        self._crew = crew
         self.metrics = Metrics()
         self.clock = Clock()
         self._places: Places | None = None
         self._corridor: Corridor | None = None
         self._labour: Labour | None = None
-        self._ports = Ports()
+        self._listening = Listening(None, 0, 0)
         self._grace = Grace(settings.drain_timeout, self.clock)
 
     @contextlib.asynccontextmanager
@@ -53,8 +72,15 @@ class App:
         async with contextlib.AsyncExitStack() as stack:
             works = self.settings.worker
             await self._open(stack, has_viewers=True, works=works, sweeps=works)
-            self._ports = await stack.enter_async_context(
-                listen(self.places, self.corridor, self.labour, self._grace)
+            self._listening = await stack.enter_async_context(
+                listen(
+                    self.places,
+                    self.corridor,
+                    self.labour,
+                    self._grace,
+                    sockets=self._sockets,
+                    crew=self._crew,
+                )
             )
             stack.callback(self._grace.begin)
             yield self
@@ -74,7 +100,7 @@ class App:
                 admin = await stack.enter_async_context(
                     listen_admin(self.places, self.corridor, self.labour)
                 )
-                self._ports = Ports(admin=admin)
+                self._listening = Listening(None, 0, admin)
             stack.callback(self._grace.begin)
             yield self
 
@@ -104,7 +130,22 @@ class App:
             )
         )
 
+    def take_longer(self, seconds: float) -> None:
+        """Let replies and fills finish within so many seconds, not within the drain timeout."""
+        self._grace.lengthen(seconds)
+
+    def own_figures(self) -> list[Family]:
+        """What this process alone has counted."""
+        return Figures(self.places, self.corridor, self.labour).own()
+
     # -- its parts ---
+
+    @property
+    def doors(self) -> Doors:
+        """Where it accepts connections."""
+        if self._listening.public is None:
+            raise AssertionError("the application has no public listener")
+        return self._listening.public
 
     @property
     def places(self) -> Places:
@@ -130,12 +171,12 @@ class App:
     @property
     def public_port(self) -> int:
         """Port of the public listener."""
-        return self._ports.public
+        return self._listening.public_port
 
     @property
     def admin_port(self) -> int:
         """Port of the admin listener."""
-        return self._ports.admin
+        return self._listening.admin_port
 
     @property
     def catalog(self) -> Catalog:

@@ -22,6 +22,10 @@ class Grace:
         self._clock = clock
         self._end: float | None = None
 
+    def lengthen(self, seconds: float) -> None:
+        """Take another time for the whole; before it begins."""
+        self._seconds = seconds
+
     def begin(self) -> None:
         """Stopping begins now."""
         self._end = self._clock.monotonic() + self._seconds

@@ -6,23 +6,22 @@ anything is answered.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import errno
-import os
-from collections.abc import AsyncIterator, Iterator
+import socket
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from aiohttp import web
 
 from proxy.app.corridor import Corridor
-from proxy.app.gauges import gauges_of
+from proxy.app.doors import OWN_DOOR, Doors
+from proxy.app.figures import Crew, Figures
 from proxy.app.grace import Grace
 from proxy.app.labour import Labour
 from proxy.app.places import Places
 from proxy.catalog.search import Search
 from proxy.delivery.send import Sender
-from proxy.errors import SettingsError
+from proxy.errors import cannot_listen
 from proxy.security.jwks import Signers
 from proxy.upstream.allowlist import Policy, check_url
 from proxy.upstream.fal_jwks import FalJwks
@@ -32,21 +31,34 @@ from proxy.web.public import Public
 from proxy.web.videos import Videos
 from proxy.web.webhooks import Webhooks
 
-_BACKLOG = 4096
+
+@dataclass(frozen=True, slots=True)
+class Sockets:
+    """Listening sockets that somebody else has opened; none: open the addresses of the settings."""
+
+    public: tuple[socket.socket, ...] = ()
+    admin: tuple[socket.socket, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Ports:
-    """Where the listeners are; 0: not listening."""
+class Listening:
+    """Where the listeners are. `public` is None in a process without viewers, a port 0 there."""
 
-    public: int = 0
-    admin: int = 0
+    public: Doors | None
+    public_port: int
+    admin_port: int
 
 
 @contextlib.asynccontextmanager
 async def listen(
-    places: Places, corridor: Corridor, labour: Labour, grace: Grace
-) -> AsyncIterator[Ports]:
+    places: Places,
+    corridor: Corridor,
+    labour: Labour,
+    grace: Grace,
+    *,
+    sockets: Sockets,
+    crew: Crew | None,
+) -> AsyncIterator[Listening]:
     """Open both listeners; the public one lets its replies finish at the end.
 
     Raises SettingsError for an address that cannot be had.
@@ -58,14 +70,16 @@ async def listen(
         webhooks = await stack.enter_async_context(_open_webhooks(places, corridor, labour))
         listener = Listener(Public(videos, webhooks, metrics), settings, metrics)
         stack.push_async_callback(lambda: listener.shutdown(grace.left))
-        host, port = settings.listen_address
-        loop = asyncio.get_running_loop()
-        with _naming("FIRSTVIEW_LISTEN", settings.listen):
-            server = await loop.create_server(listener, host, port, backlog=_BACKLOG)
-        stack.callback(server.close)
-        public = server.sockets[0].getsockname()[1]
-        admin = await stack.enter_async_context(listen_admin(places, corridor, labour))
-        yield Ports(public, admin)
+        doors = Doors(listener)
+        stack.callback(doors.close)
+        if sockets.public:
+            port = await doors.open(OWN_DOOR, sockets.public)
+        else:
+            port = await doors.open_address(OWN_DOOR, settings)
+        admin = await stack.enter_async_context(
+            listen_admin(places, corridor, labour, sockets=sockets.admin, crew=crew)
+        )
+        yield Listening(doors, port, admin)
 
 
 @contextlib.asynccontextmanager
@@ -96,19 +110,26 @@ async def _open_webhooks(
 
 
 @contextlib.asynccontextmanager
-async def listen_admin(places: Places, corridor: Corridor, labour: Labour) -> AsyncIterator[int]:
+async def listen_admin(
+    places: Places,
+    corridor: Corridor,
+    labour: Labour,
+    *,
+    sockets: tuple[socket.socket, ...] = (),
+    crew: Crew | None = None,
+) -> AsyncIterator[int]:
     """Open the admin listener; gives its port. Raises SettingsError as `listen` does."""
     settings = places.settings
     policy = Policy.of(settings.upstream_hosts, insecure=settings.upstream_allow_insecure)
+    figures = Figures(places, corridor, labour, crew)
     admin = Admin(
         settings,
         generations=places.generations,
         search=Search(places.catalog),
         jobs=labour.jobs,
         locator=corridor.locator,
-        metrics=places.metrics,
         clock=places.clock,
-        refresh=gauges_of(places, corridor, labour),
+        figures=figures.written,
         ready=places.catalog.ping,  # hits need no catalog; everything else does
         allowed=lambda url: check_url(url, policy),
         wake=labour.worker.wake,
@@ -116,21 +137,12 @@ async def listen_admin(places: Places, corridor: Corridor, labour: Labour) -> As
     runner = web.AppRunner(admin.app(), access_log=None)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, *settings.admin_address)
-        with _naming("FIRSTVIEW_ADMIN_LISTEN", settings.admin_listen):
-            await site.start()
+        sites: list[web.BaseSite] = [web.SockSite(runner, one.dup()) for one in sockets]
+        try:
+            for site in sites or [web.TCPSite(runner, *settings.admin_address)]:
+                await site.start()
+        except OSError as error:
+            raise cannot_listen("FIRSTVIEW_ADMIN_LISTEN", settings.admin_listen, error) from error
         yield runner.addresses[0][1]
     finally:
         await runner.cleanup()
-
-
-@contextlib.contextmanager
-def _naming(setting: str, address: str) -> Iterator[None]:
-    """Say in one sentence which address cannot be had: mostly it is another process's."""
-    try:
-        yield
-    except OSError as error:
-        number = error.errno or 0
-        why = os.strerror(number) if number > 0 else error.strerror  # names that are not found
-        hint = "; every process needs one of its own" if number == errno.EADDRINUSE else ""
-        raise SettingsError(f"{setting}: cannot listen on {address}: {why}{hint}") from error

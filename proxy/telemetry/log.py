@@ -10,12 +10,22 @@ import sys
 
 import orjson
 import structlog
+from structlog.typing import EventDict
 
 
-def configure(level: str, form: str) -> None:
-    """Set the process's logging up; `form` is `json` or `console`. Writes to stderr."""
+def configure(level: str, form: str, **always: object) -> None:
+    """Set the process's logging up; `form` is `json` or `console`. Writes to stderr.
+
+    `always` is in every entry: which of several processes wrote it, for instance.
+    """
     threshold = logging.getLevelNamesMapping().get(level.upper(), logging.INFO)
+
+    def add_always(_logger: object, _method: str, entry: EventDict) -> EventDict:
+        entry.update(always)
+        return entry
+
     shared: list[structlog.typing.Processor] = [
+        *([add_always] if always else []),
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

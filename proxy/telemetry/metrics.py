@@ -173,3 +173,22 @@ class Metrics:
         self.catalog_errors = Counter(
             "firstview_catalog_errors", "Catalog reads and writes that failed.", registry=registry
         )
+        self.workers = Gauge(
+            "firstview_workers", "Processes that serve on the public listener.", registry=registry
+        )
+        self.worker_deaths = Counter(
+            "firstview_worker_deaths",
+            "Workers that ended without being told to, each of which was replaced.",
+            registry=registry,
+        )
+        self.worker_silences = Counter(
+            "firstview_worker_silences",
+            "Times that a worker did not say in time what it has counted; its last word was used.",
+            registry=registry,
+        )
+        self.of_the_machine: frozenset[str] = frozenset(
+            family.name
+            for gauge in (self.jobs, self.oldest_due, self.cached_clips, self.disk_used)
+            for family in gauge.describe()
+        )
+        """Gauges that every process of the machine sees alike; one of them says all."""

@@ -12,16 +12,21 @@ from typing import Final
 
 import structlog
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from proxy.catalog.generations import Generations
 from proxy.catalog.jobs import Jobs
 from proxy.catalog.search import Search
 from proxy.clock import Clock
 from proxy.delivery.locate import Locator
-from proxy.errors import FirstviewError, MethodNotAllowed, RouteNotFound, Unauthorized
+from proxy.errors import (
+    FirstviewError,
+    MethodNotAllowed,
+    Overloaded,
+    RouteNotFound,
+    Unauthorized,
+)
 from proxy.settings import Settings
-from proxy.telemetry.metrics import Metrics
 from proxy.web.api_generations import GenerationsApi
 from proxy.web.api_jobs import JobsApi
 from proxy.web.problems import render
@@ -45,22 +50,20 @@ class Admin:
         search: Search,
         jobs: Jobs,
         locator: Locator,
-        metrics: Metrics,
         clock: Clock,
-        refresh: Callable[[], Awaitable[None]],
+        figures: Callable[[], Awaitable[bytes]],
         ready: Callable[[], Awaitable[None]],
         allowed: Callable[[str], object],
         wake: Callable[[], None],
     ) -> None:
         """Take what is behind the addresses.
 
-        `refresh` brings the gauges up to date, `ready` raises what keeps the process from
-        serving, `allowed` raises SourceUntrusted for a URL that would never be fetched, `wake`
-        lets the worker look for jobs at once.
+        `figures` gives the metrics in Prometheus' text format, `ready` raises what keeps the
+        process from serving, `allowed` raises SourceUntrusted for a URL that would never be
+        fetched, `wake` lets the worker look for jobs at once.
         """
         self._token = settings.admin_token
-        self._metrics = metrics
-        self._refresh = refresh
+        self._figures = figures
         self._ready = ready
         self._parts = (
             GenerationsApi(
@@ -88,8 +91,11 @@ class Admin:
     # -- for machines ---
 
     async def _metrics_page(self, _request: web.Request) -> web.Response:
-        await self._refresh()
-        body = generate_latest(self._metrics.registry)
+        try:
+            body = await self._figures()
+        except (ConnectionError, TimeoutError, LookupError) as error:
+            # Half of the sums would look like a restart; a scrape that failed is only a gap.
+            raise Overloaded("the other workers' metrics cannot be had") from error
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def _livez(self, _request: web.Request) -> web.Response:

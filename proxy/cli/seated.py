@@ -1,0 +1,135 @@
+"""One worker of several: what the supervisor starts, and nobody else.
+
+Belongs here: what a worker says to the supervisor and does for it. Must not know: how anything is
+served, or who the other workers are. Run as `python -m proxy.cli.seated ORDERS`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+from typing import Any, Final
+
+import structlog
+
+from proxy.app import App
+from proxy.app.listeners import Sockets
+from proxy.cli.running import Stop, until_stopped
+from proxy.errors import FirstviewError, SettingsError
+from proxy.settings import load
+from proxy.supervisor.channel import Channel
+from proxy.supervisor.orders import Orders
+from proxy.supervisor.totals import SAMPLES
+from proxy.supervisor.worker import ACCEPT, FAILED, LEAVE, LEAVING, READY, REPLACED
+from proxy.telemetry.log import configure
+from proxy.telemetry.samples import Family, from_wire, to_wire
+
+_PATIENCE: Final = 5.0
+"""Seconds that the supervisor gets to ask all workers what they have counted."""
+_FIRST_WORD: Final = 1.0
+"""Seconds in which connections that were accepted last may still begin with a request."""
+
+log = structlog.get_logger()
+
+
+class Seated:
+    """A worker, from its start until it has told the supervisor all that it counted."""
+
+    def __init__(self, orders: Orders, stop: Stop) -> None:
+        """Take over the sockets that it has inherited."""
+        self._orders = orders
+        self._stop = stop
+        self._public = [tuple(map(_inherited, place)) for place in orders.public]
+        self._admin = tuple(map(_inherited, orders.admin))
+        self._channel: Channel | None = None
+        self._app: App | None = None
+        self._minding: set[asyncio.Task[int]] = set()
+
+    async def run(self) -> int:
+        """Serve until told to stop; returns the exit code."""
+        self._channel = await Channel.opened(
+            _inherited(self._orders.channel), told=self._told, asked=self._asked
+        )
+        listening = asyncio.create_task(self._listen())
+        try:
+            await self._serve()
+        except FirstviewError as error:
+            wrong = isinstance(error, SettingsError)
+            self._channel.tell(FAILED, {"detail": error.detail, "settings": wrong})
+            return 1
+        finally:
+            await self._channel.flush()
+            listening.cancel()
+        return 0
+
+    async def _listen(self) -> None:
+        assert self._channel is not None  # noqa: S101 - for mypy; `run` has opened it
+        await self._channel.run()
+        self._stop.tell(signal.SIGTERM)  # the supervisor is gone, and with it who replaces us
+
+    async def _serve(self) -> None:
+        assert self._channel is not None  # noqa: S101 - for mypy; `run` has opened it
+        orders, settings = self._orders, load()
+        configure(settings.log_level, settings.log_format, worker=orders.number)
+        self._app = app = App(
+            settings,
+            seat=orders.seat,
+            sockets=Sockets(self._public[orders.place], self._admin),
+            crew=self._crew,
+        )
+        async with app.running():
+            self._channel.tell(READY)
+            await self._stop.wait()
+            log.info("stopping")
+            app.doors.close()
+            self._channel.tell(LEAVING)
+            await asyncio.sleep(_FIRST_WORD)
+        self._channel.tell(SAMPLES, to_wire(app.own_figures()))
+
+    # -- between it and the supervisor ---
+
+    async def _crew(self) -> list[Family]:
+        assert self._channel is not None  # noqa: S101 - for mypy; nobody asks before `run`
+        return from_wire(await self._channel.ask(SAMPLES, _PATIENCE))
+
+    async def _asked(self, what: str) -> Any:  # noqa: ANN401 - any JSON
+        if what != SAMPLES or self._app is None:
+            raise LookupError(what)
+        return to_wire(self._app.own_figures())
+
+    def _told(self, what: str, body: Any) -> None:  # noqa: ANN401 - any JSON
+        if self._app is None:
+            return
+        if what == REPLACED:
+            self._app.take_longer(self._app.settings.replace_timeout)
+            self._stop.tell(signal.SIGTERM)
+        elif what == ACCEPT:
+            minding = asyncio.create_task(self._app.doors.open(body, self._public[body]))
+            self._minding.add(minding)
+            minding.add_done_callback(self._minding.discard)
+        elif what == LEAVE:
+            self._app.doors.shut(body)
+
+
+def _inherited(descriptor: int) -> socket.socket:
+    sock = socket.socket(fileno=descriptor)
+    sock.set_inheritable(False)
+    return sock
+
+
+async def _sit(orders: Orders, stop: Stop) -> int:
+    return await Seated(orders, stop).run()
+
+
+def main() -> int:
+    """Do what the orders on the command line say."""
+    # The supervisor's terminal may go away without the supervisor doing so.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    orders = Orders.read(sys.argv[1])
+    return until_stopped(lambda stop: _sit(orders, stop))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,133 @@
+"""The supervisor: so many workers on one address, whatever happens to any of them.
+
+Belongs here: when a worker is started, replaced and stopped. Must not know: what a worker does.
+
+It holds every listening socket, so a connection that waits where a worker has died is accepted by
+another. It keeps no clip and no request; when it is killed itself, the workers see their channels
+end, and stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final
+
+import structlog
+
+from proxy.clock import Clock
+from proxy.errors import SettingsError, WorkerFailed
+from proxy.settings import Settings
+from proxy.supervisor.backoff import Deaths
+from proxy.supervisor.crew import Crew
+from proxy.supervisor.sockets import Sockets
+from proxy.supervisor.worker import Worker, how_it_ended
+from proxy.telemetry.metrics import Metrics
+
+_MARGIN: Final = 20.0
+"""Seconds beyond the drain timeout after which a worker that is to stop is killed."""
+
+log = structlog.get_logger()
+
+
+class Supervisor:
+    """Keeps a worker in each place of the sockets."""
+
+    def __init__(
+        self, settings: Settings, sockets: Sockets, command: Sequence[str], clock: Clock
+    ) -> None:
+        """Take the sockets, and the command that starts a worker."""
+        self._drain_timeout = settings.drain_timeout
+        self._metrics = Metrics()
+        self._crew = Crew(sockets, command, self._metrics)
+        self._places = range(len(sockets.public))
+        self._deaths = [Deaths(clock) for _ in self._places]
+        self._locks = [asyncio.Lock() for _ in self._places]
+        self._tasks: set[asyncio.Task[object]] = set()
+        self._reload = asyncio.Event()
+
+    async def run(self, stop: asyncio.Event, ready: Callable[[], None]) -> None:
+        """Start all workers, keep them until `stop` is set, and let them end.
+
+        `ready` is called once all serve. Raises SettingsError or WorkerFailed, in the words of the
+        first worker that cannot start.
+        """
+        work, stopped = self._go(self._work(ready)), self._go(stop.wait())
+        try:
+            await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                work.result()
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await self._crew.dismiss(self._drain_timeout + _MARGIN)
+
+    async def _work(self, ready: Callable[[], None]) -> None:
+        await self._hire(0)  # alone: what is wrong for all of them is said once
+        await asyncio.gather(*[self._go(self._hire(place)) for place in self._places[1:]])
+        ready()
+        while True:
+            await self._reload.wait()
+            self._reload.clear()
+            await self._replace_all()
+
+    def reload(self) -> None:
+        """Replace all workers, one after the other, by new ones that read the settings anew."""
+        self._reload.set()
+
+    # -- one place ---
+
+    async def _hire(self, place: int) -> None:
+        self._deaths[place].begin()
+        worker = await self._crew.hire(place)
+        self._go(self._watch(worker))
+
+    async def _watch(self, worker: Worker) -> None:
+        """See that a worker which is gone without having been told to is replaced."""
+        await worker.gone()
+        if worker.told_to_stop:
+            return
+        worker.told_to_stop = True
+        self._crew.arrange()
+        if worker.over is not None and worker.over.done():
+            self._metrics.worker_deaths.inc()
+            why = how_it_ended(worker.over.result())
+            log.error("worker died", worker=worker.number, pid=worker.pid, why=why)
+        await self._fill(worker.place)
+
+    async def _fill(self, place: int) -> None:
+        """Put somebody into a place, however long that takes."""
+        async with self._locks[place]:
+            while self._crew.at[place] not in self._crew.serving:  # a reload may have been first
+                await asyncio.sleep(self._deaths[place].pause())
+                try:
+                    await self._hire(place)
+                except (SettingsError, WorkerFailed, OSError) as error:
+                    why = str(error)
+                    log.error("no worker could be started", place=place, why=why)  # noqa: TRY400
+
+    # -- all of them ---
+
+    async def _replace_all(self) -> None:
+        try:
+            for place in self._places:
+                await self._replace(place)
+        except (SettingsError, WorkerFailed, OSError) as error:
+            log.error("not reloaded: the old workers go on", why=str(error))  # noqa: TRY400
+        else:
+            log.info("reloaded")
+
+    async def _replace(self, place: int) -> None:
+        """Start another, which accepts in the same place, before the present one stops to."""
+        async with self._locks[place]:
+            old = self._crew.at[place]
+            await self._hire(place)
+            if old is not None:
+                old.replaced()
+
+    def _go(self, work: Coroutine[Any, Any, object]) -> asyncio.Task[object]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
