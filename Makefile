@@ -96,7 +96,8 @@ setup: $(VENV)/.dev $(VENV_S3)/.installed ## set up everything that lies in the 
 # program:package, as tools/system-packages reads it.
 TEST_PROGRAMS := ffmpeg:ffmpeg ffprobe:ffmpeg chromium:chromium initdb:postgresql nginx:nginx \
 	curl:curl wget:wget promtool:prometheus
-BENCH_PROGRAMS := nginx:nginx wrk:wrk initdb:postgresql
+BENCH_PROGRAMS := nginx:nginx wrk:wrk initdb:postgresql varnishd:varnish \
+	traffic_server:trafficserver
 
 .PHONY: system
 system: ## install the system packages that tests need, where apt allows it
@@ -131,7 +132,7 @@ reference: $(VENV)/.dev ## write docs/reference/ anew from the code
 	@$(BIN)/python -m tools.reference
 
 .PHONY: bench
-bench: $(VENV)/.dev system-bench ## measure side by side with nginx (ARGS="--help")
+bench: $(VENV)/.dev $(VENV_S3)/.installed system-bench ## measure side by side with nginx, Varnish and Traffic Server (ARGS="--help")
 	@$(BIN)/python -m bench $(ARGS)
 
 .PHONY: scale

@@ -1,4 +1,4 @@
-"""Scenarios 4 and 6: distinct cold clips, and a crowd on one cold clip.
+"""Distinct cold clips: each is asked for once, and is nowhere but upstream.
 
 Belongs here: what is asked for, and what is waited for. Must not know: how servers are started.
 """
@@ -7,72 +7,75 @@ from __future__ import annotations
 
 import os
 import time
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
-from bench.machine import touch_memory
-from bench.plan import Options
-from bench.results import MIB, Mark, Outcome, Round, Sample
-from bench.servers import Pair, Server
-from bench.viewers import Seen, watch
+from bench.asks import whole
+from bench.clips import write_clip
+from bench.machine import running_on, touch_memory
+from bench.plan import Setup
+from bench.results import MIB, Mark, Outcome, Sample, against_all
+from bench.server import Server
+from bench.servers import PEERS, Field, running
+from bench.turns import all_of
 
+NAMES = ("cold", "cold-shared")
 LENGTH = 15 * MIB
 CONNECTIONS = 8
-_MARK = Mark(1.0, at_least=True)
+_MARK = Mark(1.5, at_least=True)
 _LIMIT = 60.0
 _TOUCH = 1024 * MIB
 _STORED = "firstview_stored_total"
 
 
-def cold_ids(options: Options) -> list[str]:
-    """Ids of all clips of all rounds; round 0 is not measured."""
-    return [
-        name for turn in range(options.rounds + 1) for name in _turn_ids(turn, options.cold_clips)
-    ]
+def run(names: Sequence[str], setup: Setup) -> Iterator[Outcome]:
+    """On cores of their own; and on all cores at once, the load included, against nginx alone."""
+    for name in names:
+        cores = setup.cores.everyone if name == "cold-shared" else setup.cores
+        peers = ("nginx",) if name == "cold-shared" else PEERS
+        home = setup.home / name
+        (home / "files").mkdir(parents=True)
+        write_clip(home / "files" / "clip15.mp4", LENGTH)
+        count = setup.options.cold_clips
+        clips = [clip for turn in range(setup.options.rounds + 1) for clip in _ids(turn, count)]
+        with running_on(cores.load), running(home, cores, clips, peers=peers) as field:
+            yield _measure(name, cores.note, field, setup)
 
 
-def crowd_ids(options: Options) -> list[str]:
-    """One id a round."""
-    return [f"clip15-crowd{turn}" for turn in range(options.rounds + 1)]
-
-
-def _turn_ids(turn: int, count: int) -> list[str]:
+def _ids(turn: int, count: int) -> list[str]:
     return [f"clip15-cold{turn}x{number}" for number in range(count)]
 
 
-def measure_cold(name: str, where: str, pair: Pair, options: Options) -> Outcome:
-    """Each clip once, until the last viewer has all its bytes; then until the last is stored."""
-    rounds = []
-    for turn in range(options.rounds + 1):
-        paths = [f"/videos/{name}.mp4" for name in _turn_ids(turn, options.cold_clips)]
-        found = Round(*(_cold(server, paths, pair.home) for server in _both(pair)))
-        if turn:
-            rounds.append(found)
-    asked, wanted = pair.asked(), 2 * options.cold_clips * (options.rounds + 1)
-    outcome = Outcome(
-        name, f"cold distinct 15 MiB clips, {CONNECTIONS} connections; {where}", _MARK, rounds
-    )
-    outcome.notes.append(f"upstream GETs: {asked} for {wanted} misses")
+def _measure(name: str, where: str, field: Field, setup: Setup) -> Outcome:
+    count = setup.options.cold_clips
+
+    def turn(server: Server, number: int) -> Sample:
+        return _cold(server, _ids(number, count), field)
+
+    field.asked()
+    rounds = field.play(setup.options.rounds, turn)
+    wanted = len(field.servers) * count * (setup.options.rounds + 1)
+    title = f"cold distinct 15 MiB clips, {CONNECTIONS} connections; {where}"
+    findings = against_all(rounds, _MARK if name == "cold" else None)
+    outcome = Outcome(name, title, rounds, findings, list(field.absent))
+    outcome.notes.append(f"upstream GETs: {field.asked(wanted)} for {wanted} misses")
     outcome.notes.append(
-        "firstview's clips are in its bucket, synced; nginx syncs nothing: see stored_seconds"
+        "firstview's clips are verified, and in its bucket, synced, after stored_seconds; the "
+        "others verify and sync nothing, and have no bucket"
     )
     return outcome
 
 
-def _cold(server: Server, paths: list[str], home: Path) -> Sample:
-    os.sync()  # the other server's unwritten pages are not this one's burden
-    touch_memory(home, max(_TOUCH, 2 * LENGTH * len(paths)))
+def _cold(server: Server, clips: list[str], field: Field) -> Sample:
+    os.sync()  # the other servers' unwritten pages are not this one's burden
+    touch_memory(field.home, max(_TOUCH, 2 * LENGTH * len(clips)))
     stored = server.metric(_STORED) if server.admin_port else 0.0
     cpu, began = server.cpu(), time.perf_counter()
-    seen = watch(server.port, paths, connections=CONNECTIONS, seconds=_LIMIT)
-    took, used = time.perf_counter() - began, server.cpu() - cpu
-    more = {}
+    sample, _ = all_of(server, whole(server.path(clip) for clip in clips), connections=CONNECTIONS)
     if server.admin_port:
-        _wait_stored(server, stored + len(paths))
-        more = {
-            "stored_seconds": time.perf_counter() - began,
-            "cpu_seconds_until_stored": server.cpu() - cpu,
-        }
-    return _sample(seen, took, used, more)
+        _wait_stored(server, stored + len(clips))
+        sample.more["stored_seconds"] = time.perf_counter() - began
+        sample.more["cpu_seconds_until_stored"] = server.cpu() - cpu
+    return sample
 
 
 def _wait_stored(server: Server, count: float) -> None:
@@ -81,48 +84,3 @@ def _wait_stored(server: Server, count: float) -> None:
         if time.monotonic() > deadline:
             raise RuntimeError(f"clips were not stored within {_LIMIT} s")
         time.sleep(0.05)
-
-
-def measure_crowd(pair: Pair, options: Options) -> Outcome:
-    """Everyone asks for one cold clip at the same moment."""
-    rounds = []
-    for turn, name in enumerate(crowd_ids(options)):
-        path = f"/videos/{name}.mp4"
-        found = Round(*(_crowd(pair, server, path, options.crowd) for server in _both(pair)))
-        if turn:
-            rounds.append(found)
-    return Outcome("crowd", f"{options.crowd} viewers of one cold 15 MiB clip", None, rounds)
-
-
-def _both(pair: Pair) -> tuple[Server, Server]:
-    return pair.nginx, pair.firstview
-
-
-def _crowd(pair: Pair, server: Server, path: str, viewers: int) -> Sample:
-    os.sync()
-    touch_memory(pair.home, 8 * LENGTH)
-    pair.asked()
-    cpu, began = server.cpu(), time.perf_counter()
-    seen = watch(server.port, [path] * viewers, connections=viewers, seconds=_LIMIT)
-    took = time.perf_counter() - began
-    first = sorted(one.first_byte for one in seen)
-    more = {
-        "upstream_gets": float(pair.asked()),
-        "first_byte_p50_ms": first[len(first) // 2] * 1e3,
-        "first_byte_max_ms": first[-1] * 1e3,
-    }
-    return _sample(seen, took, server.cpu() - cpu, more)
-
-
-def _sample(seen: list[Seen], took: float, cpu: float, more: dict[str, float]) -> Sample:
-    times = sorted(one.last_byte for one in seen)
-    return Sample(
-        requests=len(seen),
-        seconds=took,
-        received=sum(one.received for one in seen),
-        p50=times[len(times) // 2],
-        p99=times[min(len(times) - 1, len(times) * 99 // 100)],
-        errors=sum(not one.whole for one in seen),
-        cpu_seconds=cpu,
-        more=more,
-    )

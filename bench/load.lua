@@ -1,20 +1,16 @@
--- What wrk asks for: one clip, whole, or aligned ranges of it at random offsets.
--- Arguments: size of a range in bytes (0: the whole clip), length of the clip, a seed.
+-- What wrk asks for: the lines of a file, one after the other, round and round.
+-- Arguments: the file (path, tab, value of Range or nothing), the line to begin with.
 
-local PREPARED = 4096
 local requests = {}
 local turn = 0
 
 function init(args)
-  local block, length = tonumber(args[1]), tonumber(args[2])
-  math.randomseed(tonumber(args[3]))
-  for i = 1, (block == 0 and 1 or PREPARED) do
-    if block > 0 then
-      local first = math.random(0, math.floor(length / block) - 1) * block
-      wrk.headers["Range"] = string.format("bytes=%d-%d", first, first + block - 1)
-    end
-    requests[i] = wrk.format("GET")
+  for line in io.lines(args[1]) do
+    local path, range = line:match("^([^\t]*)\t(.*)$")
+    local headers = range ~= "" and { Range = range } or {}
+    requests[#requests + 1] = wrk.format("GET", path, headers)
   end
+  turn = tonumber(args[2]) % #requests
 end
 
 function request()

@@ -1,17 +1,30 @@
-"""The machine that is measured on: its cores, who runs on which, its disk.
+"""The machine that is measured on: its cores, who runs on which, its memory and disk.
 
 Belongs here: what the operating system says. Must not know: scenarios.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import platform
+import re
 import shutil
+import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 _TICK = os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
 _TOUCHED = 1024 * 1024
+_VERSIONS = {
+    "nginx": ["nginx", "-v"],
+    "varnish": ["varnishd", "-V"],
+    "trafficserver": ["traffic_server", "--version"],
+    "wrk": ["wrk", "-v"],
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +51,22 @@ class Cores:
             note += ", which the upstream shares"
         return cls(server, load, upstream, note)
 
-    @classmethod
-    def shared(cls) -> Cores:
-        """Let everyone run everywhere."""
-        everyone = frozenset(os.sched_getaffinity(0))
-        return cls(everyone, everyone, everyone, f"{len(everyone)} cores, shared by all")
+    @property
+    def everyone(self) -> Cores:
+        """Servers, load and upstream on all of these cores."""
+        cores = self.server | self.load | self.upstream
+        return Cores(cores, cores, cores, f"{len(cores)} cores, shared by all")
+
+
+@contextlib.contextmanager
+def running_on(cores: frozenset[int]) -> Iterator[None]:
+    """Have this process, the load, on these cores until the end of the block."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def pinned(command: list[str], cores: frozenset[int]) -> list[str]:
@@ -59,15 +83,18 @@ def cpu_seconds(pids: list[int]) -> float:
     return total / _TICK
 
 
-def children(pid: int) -> list[int]:
-    """Direct children of a process."""
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+def descendants(pid: int) -> list[int]:
+    """Children of a process, and theirs; a process that ends meanwhile has none."""
+    try:
+        found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return []
+    return [one for child in map(int, found) for one in (child, *descendants(child))]
 
 
 def resident_bytes(pid: int) -> int:
     """Memory of a process that is in RAM."""
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
 
 
 def free_bytes(path: Path) -> int:
@@ -88,3 +115,34 @@ def touch_memory(folder: Path, count: int) -> None:
         for _ in range(-(-count // _TOUCHED)):
             file.write(piece)
     path.unlink()
+
+
+def describe(cores: Cores) -> dict[str, str]:
+    """What a reader of the figures has to know of this machine; not whose it is."""
+    memory = os.sysconf("SC_PHYS_PAGES") * _PAGE
+    return {
+        "cores": cores.note,
+        "processor": _processor(),
+        "memory": f"{memory / 1024**3:.0f} GiB",
+        "kernel": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "firstview": metadata.version("firstview"),
+        **{name: found for name in _VERSIONS if (found := version(name))},
+    }
+
+
+def version(name: str) -> str:
+    """A server's version; empty where it is not installed."""
+    command = _VERSIONS[name]
+    if shutil.which(command[0]) is None:
+        return ""
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
+    match = re.search(r"\d+\.\d+(\.\d+)?", done.stdout + done.stderr)
+    return match[0] if match else "?"
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()

@@ -1,4 +1,4 @@
-"""Scenario 8: how many clips a second the worker of one process brings into its bucket.
+"""How many clips a second the worker of one process brings into its bucket.
 
 Belongs here: which clips, how many, and until when. Must not know: how servers are started.
 
@@ -9,13 +9,17 @@ until the last is in the bucket, verified and synced, and the catalog says so.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
+from collections.abc import Iterator, Sequence
 
+from bench.clips import write_clip
 from bench.machine import touch_memory
-from bench.plan import Options
-from bench.results import MIB, Outcome, Spread
-from bench.servers import Alone, Server
+from bench.plan import Options, Setup
+from bench.results import MIB, Finding, Outcome
+from bench.server import Server
+from bench.servers import Alone, alone
 from proxy.catalog.engine import open_catalog
 from proxy.catalog.generations import Generations
 from proxy.catalog.job_rows import NewJob
@@ -24,6 +28,7 @@ from proxy.clock import Clock
 from proxy.records import JobKind, Registration
 from proxy.storage import keys
 
+NAMES = ("mirror",)
 SIZES = {"clip30k": 30 * 1024, "clip1": MIB, "clip15": 15 * MIB}
 HANDS = (4, 16)
 """Jobs that are run at once: the default, and many."""
@@ -36,7 +41,24 @@ _LIMIT = 120.0
 _DONE = "firstview_jobs_run_total"
 
 
-def measure(origins: dict[int, Alone], options: Options) -> list[Outcome]:
+def run(_: Sequence[str], setup: Setup) -> Iterator[Outcome]:
+    """Each concurrency has a server of its own; they take turns."""
+    origins = {}
+    with contextlib.ExitStack() as stack:
+        for hands in HANDS:
+            place = setup.home / str(hands)
+            (place / "files").mkdir(parents=True)
+            for kind, size in SIZES.items():
+                write_clip(place / "files" / f"{kind}.mp4", size)
+            settings = {
+                "FIRSTVIEW_MIRROR_CONCURRENCY": str(hands),
+                "FIRSTVIEW_JOBS_POLL": f"{POLL}s",
+            }
+            origins[hands] = stack.enter_context(alone(place, setup.cores, settings))
+        yield from _measure_all(origins, setup.options)
+
+
+def _measure_all(origins: dict[int, Alone], options: Options) -> list[Outcome]:
     """Let each concurrency take its turn with clips of each size."""
     return [
         _measure(kind, size, min(_MOST, max(1, options.mirror_mib * MIB // size)), origins)
@@ -57,14 +79,13 @@ def _measure(kind: str, size: int, count: int, origins: dict[int, Alone]) -> Out
             cpu[hands].append((origin.firstview.cpu() - before) / count * 1e3)
     outcome = Outcome(f"mirror-{kind}", f"{count} clips of {size / MIB:.2g} MiB, without viewers")
     for hands in origins:
-        rates = Spread.of(count / seconds for seconds in took[hands])
-        outcome.values |= {
-            f"{hands}_at_once_clips_a_second_min": rates.low,
-            f"{hands}_at_once_clips_a_second_median": rates.median,
-            f"{hands}_at_once_clips_a_second_max": rates.high,
-            f"{hands}_at_once_mib_a_second_median": rates.median * size / MIB,
-            f"{hands}_at_once_cpu_ms_a_clip": Spread.of(cpu[hands]).median,
-        }
+        rates = tuple(count / seconds for seconds in took[hands])
+        speeds = tuple(rate * size / MIB for rate in rates)
+        outcome.findings += [
+            Finding(f"{hands} at once, clips a second", rates),
+            Finding(f"{hands} at once, speed", speeds, "MiB/s"),
+            Finding(f"{hands} at once, CPU of a clip", tuple(cpu[hands]), "ms"),
+        ]
     return outcome
 
 

@@ -1,82 +1,84 @@
-"""What a run prints and writes.
+"""What a run prints on the terminal.
 
-Belongs here: tables and JSON. Must not know: how anything was measured.
+Belongs here: lines of text. Must not know: how anything was measured, files.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 
-from bench.results import Outcome, Sample, Spread
+from bench.results import MIB, Finding, Outcome, Sample, Spread
 
-_HEADER = (
-    f"{'':11}{'req/s':>10}{'MB/s':>9}{'p50 ms':>9}{'p99 ms':>9}{'CPU':>6}{'us/req':>9}{'err':>5}"
+COLUMNS = (
+    "req/s",
+    "MiB/s",
+    "p50 ms",
+    "p99 ms",
+    "CPU s/GB",
+    "CPU s/1000",
+    "core",
+    "load",
+    "RSS MiB",
 )
+"""Heads of the table of servers; `core` and `load` are shares of one core."""
 
 
 def lines(outcome: Outcome) -> list[str]:
-    """One scenario as it is printed: medians of each server, then the ratio and its spread."""
+    """One scenario: medians of each server, then what is found, with its spread and mark."""
     printed = ["", f"{outcome.name}: {outcome.title}"]
     if outcome.rounds:
-        printed += [_HEADER]
-        printed += [_line("nginx", [each.nginx for each in outcome.rounds])]
-        printed += [_line("firstview", [each.firstview for each in outcome.rounds])]
-    found = outcome.ratios
-    if found is not None:
-        printed.append(
-            f"  firstview/nginx, {len(outcome.rounds)} rounds: "
-            f"min {found.low:.2f}  median {found.median:.2f}  max {found.high:.2f}"
+        printed.append(f"  {'':22}" + "".join(f"{head:>11}" for head in COLUMNS) + f"{'err':>5}")
+    for server in outcome.servers:
+        samples = outcome.samples(server)
+        errors = sum(sample.errors for sample in samples)
+        row = "".join(f"{cell:>11}" for cell in cells(samples))
+        printed.append(f"  {server:22}{row}{errors:5d}")
+        printed += [
+            f"    {key}: {spread(Spread.of(sample.more[key] for sample in samples))}"
+            for key in samples[0].more
+        ]
+    printed += [_finding(outcome, finding) for finding in outcome.findings]
+    return printed + [f"  note: {note}" for note in outcome.notes]
+
+
+def cells(samples: Sequence[Sample]) -> list[str]:
+    """The values of `COLUMNS`, each the median of the rounds; a dash for what was not measured."""
+    rows = (
+        (
+            one.per_second,
+            one.mib_per_second,
+            one.p50 * 1e3,
+            one.p99 * 1e3,
+            one.cpu_per_gigabyte,
+            one.cpu_per_thousand,
+            one.cpu_share,
+            one.load_share,
+            one.resident / MIB,
         )
-        printed += _more(outcome)
-    printed += [f"  {name}: {value:.1f}" for name, value in outcome.values.items()]
-    printed += [f"  note: {note}" for note in outcome.notes]
-    if outcome.mark is not None:
-        printed.append(f"  mark {outcome.mark}: {outcome.verdict}")
-    return printed
-
-
-def _line(name: str, samples: Sequence[Sample]) -> str:
-    middle = [
-        Spread.of(values).median
-        for values in zip(*(_columns(sample) for sample in samples), strict=True)
-    ]
-    errors = sum(sample.errors for sample in samples)
-    return (
-        f"  {name:9}{middle[0]:10.1f}{middle[1]:9.1f}{middle[2]:9.2f}{middle[3]:9.2f}"
-        f"{middle[4]:6.2f}{middle[5]:9.0f}{errors:5d}"
+        for one in samples
     )
+    found = (Spread.of(values).median for values in zip(*rows, strict=True))
+    return [number(value) if value else "-" for value in found]
 
 
-def _columns(sample: Sample) -> tuple[float, ...]:
-    return (
-        sample.per_second,
-        sample.megabytes_per_second,
-        sample.p50 * 1e3,
-        sample.p99 * 1e3,
-        sample.cpu_share,
-        sample.cpu_micros,
-    )
+def number(value: float) -> str:
+    """Three digits that mean something, and thousands apart."""
+    if not value:
+        return "0"
+    if abs(value) < 10:
+        return f"{value:.3f}" if abs(value) < 1 else f"{value:.2f}"
+    return f"{value:,.1f}" if abs(value) < 100 else f"{value:,.0f}"
 
 
-def _more(outcome: Outcome) -> list[str]:
-    printed = []
-    for name, samples in (
-        ("nginx", [each.nginx for each in outcome.rounds]),
-        ("firstview", [each.firstview for each in outcome.rounds]),
-    ):
-        for key in samples[0].more:
-            spread = Spread.of(sample.more[key] for sample in samples)
-            printed.append(
-                f"  {name} {key}: min {spread.low:.2f}  median {spread.median:.2f}  "
-                f"max {spread.high:.2f}"
-            )
-    return printed
+def spread(found: Spread) -> str:
+    """Smallest, middle and largest; one value where they are the same."""
+    if found.low == found.high:
+        return number(found.median)
+    return f"min {number(found.low)}  median {number(found.median)}  max {number(found.high)}"
 
 
-def write(path: Path, machine: str, outcomes: Sequence[Outcome]) -> None:
-    """Write everything as JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    body = {"machine": machine, "scenarios": [outcome.as_json() for outcome in outcomes]}
-    path.write_text(json.dumps(body, indent=2, ensure_ascii=False) + "\n")
+def _finding(outcome: Outcome, finding: Finding) -> str:
+    line = f"  {finding.name}: {spread(finding.spread)} {finding.unit}".rstrip()
+    if finding.mark is None:
+        return line
+    return f"{line}   mark {finding.mark}: {outcome.verdict(finding)}"

@@ -1,17 +1,21 @@
-"""What was measured, and what it comes to: samples, ratios, spreads, marks.
+"""What was measured, and what it comes to: samples, findings, marks.
 
 Belongs here: arithmetic without I/O, so that it can be tested. Must not know: how anything is
-measured, or how it is printed.
+measured, printed or written.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 MIB = 1024 * 1024
+OURS = "firstview"
+PEER = "nginx"
+
+Round = dict[str, "Sample"]
+"""One turn of each server, one right after the other, by the server's name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,42 +29,55 @@ class Sample:
     p99: float
     errors: int = 0
     cpu_seconds: float = 0.0
+    load_cpu_seconds: float = 0.0
+    """CPU that whoever asked has used: where it fills its core, the server was not the limit."""
+    resident: int = 0
+    """Bytes of RAM of all the server's processes together, at the end."""
     more: dict[str, float] = field(default_factory=dict)
 
     @property
     def per_second(self) -> float:
         """Requests a second."""
-        return self.requests / self.seconds if self.seconds else 0.0
+        return ratio(self.requests, self.seconds)
 
     @property
-    def megabytes_per_second(self) -> float:
-        """Bytes received, in 10^6 a second."""
-        return self.received / self.seconds / 1e6 if self.seconds else 0.0
+    def mib_per_second(self) -> float:
+        """Bytes received, in MiB a second."""
+        return ratio(self.received / MIB, self.seconds)
 
     @property
     def cpu_share(self) -> float:
         """How much of one core the server used."""
-        return self.cpu_seconds / self.seconds if self.seconds else 0.0
+        return ratio(self.cpu_seconds, self.seconds)
 
     @property
-    def cpu_micros(self) -> float:
-        """Microseconds of CPU that the server spent on one request."""
-        return self.cpu_seconds / self.requests * 1e6 if self.requests else 0.0
+    def load_share(self) -> float:
+        """How much of one core the load used."""
+        return ratio(self.load_cpu_seconds, self.seconds)
 
-    def as_json(self) -> dict[str, Any]:
-        """Every figure under a name with its unit."""
-        return {
-            "requests": self.requests,
-            "seconds": round(self.seconds, 4),
-            "requests_per_second": round(self.per_second, 2),
-            "megabytes_per_second": round(self.megabytes_per_second, 2),
-            "p50_ms": round(self.p50 * 1e3, 3),
-            "p99_ms": round(self.p99 * 1e3, 3),
-            "errors": self.errors,
-            "cpu_share": round(self.cpu_share, 3),
-            "cpu_micros_per_request": round(self.cpu_micros, 1),
-            **{name: round(value, 4) for name, value in self.more.items()},
-        }
+    @property
+    def cpu_per_thousand(self) -> float:
+        """CPU seconds that the server spent on 1,000 requests."""
+        return ratio(self.cpu_seconds, self.requests / 1e3)
+
+    @property
+    def cpu_per_gigabyte(self) -> float:
+        """CPU seconds that the server spent on 10^9 bytes."""
+        return ratio(self.cpu_seconds, self.received / 1e9)
+
+
+Measure = Callable[[Sample], float]
+
+
+def ratio(ours: float, theirs: float) -> float:
+    """Return ours / theirs; 0 where there is nothing to compare with."""
+    return ours / theirs if theirs else 0.0
+
+
+def percentile(values: Iterable[float], share: float) -> float:
+    """The value below which that share of the values lies; takes at least one."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,18 +94,10 @@ class Spread:
         found = list(values)
         return cls(min(found), statistics.median(found), max(found))
 
-    def as_json(self) -> dict[str, float]:
-        """The three values by name."""
-        return {
-            "min": round(self.low, 4),
-            "median": round(self.median, 4),
-            "max": round(self.high, 4),
-        }
-
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What a scenario has to reach; these are given, not chosen here."""
+    """What a finding has to reach; these are given, not chosen here."""
 
     value: float
     at_least: bool
@@ -98,81 +107,89 @@ class Mark:
         return measured >= self.value if self.at_least else measured <= self.value
 
     def __str__(self) -> str:
-        return f"{'≥' if self.at_least else '≤'} {self.value:g}"
+        return f"{'≥' if self.at_least else '≤'} {self.value:,g}"
 
 
 @dataclass(frozen=True, slots=True)
-class Round:
-    """One turn of both servers, one right after the other."""
+class Finding:
+    """What a scenario comes to: a value of each round, and what their median has to reach."""
 
-    nginx: Sample
-    firstview: Sample
+    name: str
+    values: tuple[float, ...]
+    unit: str = ""
+    mark: Mark | None = None
 
     @property
-    def ratio(self) -> float:
-        """How often firstview's speed is that of nginx."""
-        return ratio(self.firstview.per_second, self.nginx.per_second)
-
-
-def ratio(ours: float, theirs: float) -> float:
-    """Return ours / theirs; 0 where there is nothing to compare with."""
-    return ours / theirs if theirs else 0.0
+    def spread(self) -> Spread:
+        """Of all rounds."""
+        return Spread.of(self.values)
 
 
 @dataclass(slots=True)
 class Outcome:
-    """One scenario: rounds of both servers, or values of firstview alone."""
+    """One scenario: rounds of the servers, and what is found in them or beside them."""
 
     name: str
     title: str
-    mark: Mark | None = None
     rounds: Sequence[Round] = ()
-    values: dict[str, float] = field(default_factory=dict)
-    judged: str | None = None
+    findings: list[Finding] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     failed: int = 0
+    """Replies of firstview that were not right, other than those that rounds tell of."""
+
+    @property
+    def servers(self) -> list[str]:
+        """Names of who took part."""
+        return list(self.rounds[0]) if self.rounds else []
 
     @property
     def errors(self) -> int:
         """Replies of firstview that were not right; with any, no speed counts."""
-        return self.failed + sum(each.firstview.errors for each in self.rounds)
+        told = sum(one.errors for each in self.rounds for one in _ours(each))
+        return self.failed + told
 
-    @property
-    def ratios(self) -> Spread | None:
-        """Spread of the rounds' ratios."""
-        return Spread.of(each.ratio for each in self.rounds) if self.rounds else None
+    def samples(self, server: str) -> list[Sample]:
+        """All rounds of one server."""
+        return [each[server] for each in self.rounds]
 
-    @property
-    def verdict(self) -> str:
-        """`pass` or `MISS` of the median ratio, or of the judged value; empty without a mark."""
-        if self.mark is None:
+    def verdict(self, finding: Finding) -> str:
+        """`pass` or `MISS` of the median; empty without a mark."""
+        if finding.mark is None:
             return ""
-        found = self.ratios
-        measured = self.values[self.judged] if self.judged else found.median if found else None
-        if measured is None:
-            return "not measured"
         if self.errors:
             return f"MISS ({self.errors} wrong replies)"
-        return "pass" if self.mark.passed(measured) else "MISS"
+        return "pass" if finding.mark.passed(finding.spread.median) else "MISS"
 
-    def as_json(self) -> dict[str, Any]:
-        """The scenario with every round."""
-        found = self.ratios
-        return {
-            "name": self.name,
-            "title": self.title,
-            "mark": None if self.mark is None else str(self.mark),
-            "verdict": self.verdict,
-            "errors": self.errors,
-            "ratio": None if found is None else found.as_json(),
-            "rounds": [
-                {
-                    "ratio": round(each.ratio, 4),
-                    "nginx": each.nginx.as_json(),
-                    "firstview": each.firstview.as_json(),
-                }
-                for each in self.rounds
-            ],
-            "values": {name: round(value, 4) for name, value in self.values.items()},
-            "notes": self.notes,
-        }
+    @property
+    def missed(self) -> bool:
+        """Whether any mark was."""
+        return any(self.verdict(one).startswith("MISS") for one in self.findings)
+
+
+def _ours(each: Round) -> Iterable[Sample]:
+    return (sample for server, sample in each.items() if server.startswith(OURS))
+
+
+def ratios(
+    rounds: Sequence[Round],
+    measure: Measure,
+    name: str,
+    *,
+    mark: Mark | None = None,
+    ours: str = OURS,
+    peer: str = PEER,
+) -> Finding:
+    """How often a measure of ours is that of the peer, within each round."""
+    values = tuple(ratio(measure(each[ours]), measure(each[peer])) for each in rounds)
+    return Finding(f"{ours} / {peer}, {name}", values, mark=mark)
+
+
+def against_all(rounds: Sequence[Round], mark: Mark | None) -> list[Finding]:
+    """Speed against each server that took part, and cost against the peer that is the mark."""
+    others = [name for name in rounds[0] if name not in {OURS, PEER}]
+    per_second = "requests a second"
+    return [
+        ratios(rounds, lambda one: one.per_second, per_second, mark=mark),
+        ratios(rounds, lambda one: one.cpu_per_thousand, "CPU a request"),
+        *(ratios(rounds, lambda one: one.per_second, per_second, peer=name) for name in others),
+    ]

@@ -1,90 +1,133 @@
-"""The servers that are compared, and the fake fal.media behind both.
+"""The servers of one comparison, and the fake fal.media behind all of them.
 
-Belongs here: starting them in a directory of their own, knowing when they answer, and ending them
-by their process ids. Must not know: scenarios, load.
+Belongs here: which take part, each in a directory of its own, and whose turn it is. Must not
+know: scenarios, load, how each is set up.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import http.client
 import os
-import signal
-import socket
-import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import nginx
-from bench.machine import Cores, children, cpu_seconds, pinned
-from proxy.catalog.engine import open_catalog
-from proxy.catalog.generations import Generations
-from proxy.records import Registration
-from proxy.storage import keys
+from bench import firstview, nginx, trafficserver, varnish
+from bench.machine import Cores, version
+from bench.results import OURS, PEER, Round, Sample
+from bench.server import Server
 
-_FIRSTVIEW = Path(sys.executable).with_name("firstview")
+_START = {"nginx": nginx.cache, "varnish": varnish.cache, "trafficserver": trafficserver.cache}
+PEERS = tuple(_START)
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
-    """A server that answers on a loopback port."""
+class Field:
+    """Everyone who takes part, over one upstream."""
 
-    name: str
-    port: int
-    pid: int
-    admin_port: int = 0
+    servers: dict[str, Server]
+    upstream: Server
+    home: Path
+    absent: tuple[str, ...] = ()
+    """Why a peer does not take part, a sentence each."""
 
     @property
-    def pids(self) -> list[int]:
-        """The process that was started, and its workers."""
-        return [self.pid, *children(self.pid)]
+    def ours(self) -> Server:
+        """The server that all this is about."""
+        return self.servers[OURS]
 
-    def cpu(self) -> float:
-        """CPU seconds used so far."""
-        return cpu_seconds(self.pids)
+    @property
+    def nginx(self) -> Server:
+        """The peer that marks are set against."""
+        return self.servers[PEER]
 
-    def metric(self, name: str) -> float:
-        """Sum of a metric over its labels, from the admin listener."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.admin_port, timeout=10)
-        with contextlib.closing(connection):
-            connection.request("GET", "/metrics")
-            text = connection.getresponse().read().decode()
-        lines = (line.rpartition(" ") for line in text.splitlines())
-        return sum(float(value) for key, _, value in lines if key.partition("{")[0] == name)
+    def play(
+        self, rounds: int, turn: Callable[[Server, int], Sample], only: Sequence[str] = ()
+    ) -> list[Round]:
+        """Give each server its turn, so many rounds; each round begins with another one.
 
+        Round 0 comes first and is not measured.
+        """
+        names = [name for name in self.servers if not only or name in only]
+        found = []
+        for number in range(rounds + 1):
+            first = number % len(names)
+            done = {
+                name: turn(self.servers[name], number) for name in names[first:] + names[:first]
+            }
+            found.append({name: done[name] for name in names})
+        return found[1:]
 
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """Both servers, over one upstream."""
+    def asked(self, expected: int = 0) -> int:
+        """How often the upstream was asked since the last call; it writes that down at the end.
 
-    nginx: Server
-    firstview: Server
-    home: Path
-
-    def asked(self) -> int:
-        """How often the upstream was asked since the last call."""
+        Waits a moment for the expected number.
+        """
         log = self.home / "upstream" / "asked.log"
-        count = len(log.read_bytes().splitlines())
+        deadline = time.monotonic() + 1
+        while (count := len(log.read_bytes().splitlines())) < expected:
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.02)
         os.truncate(log, 0)  # opened for appending: nginx goes on at the new end
         return count
 
 
 @contextlib.contextmanager
 def running(
-    home: Path, cores: Cores, clips: Iterable[str], settings: dict[str, str] | None = None
-) -> Iterator[Pair]:
-    """Start all three; `clips` are the ids that firstview's catalog knows."""
+    home: Path,
+    cores: Cores,
+    clips: Iterable[str],
+    *,
+    peers: Sequence[str] = PEERS,
+    settings: dict[str, str] | None = None,
+    workers: int = 1,
+) -> Iterator[Field]:
+    """Start the upstream over `home / "files"`, the peers that are installed, and firstview.
+
+    `clips` are the ids that firstview's catalog knows. Everybody has that many workers.
+    """
     with contextlib.ExitStack() as stack:
-        upstream = stack.enter_context(_upstream(home / "upstream", cores))
-        peer = stack.enter_context(_cache(home / "nginx", upstream.port, cores))
-        ours = stack.enter_context(
-            _firstview(home / "firstview", upstream.port, clips, cores, settings or {})
+        upstream = stack.enter_context(
+            nginx.upstream(home / "upstream", home / "files", cores.upstream)
         )
-        yield Pair(peer, ours, home)
+        servers, absent = {}, []
+        for name in peers:
+            started = _peer(
+                stack, name, _START[name](home / name, upstream.port, cores.server, workers)
+            )
+            if isinstance(started, Server):
+                servers[name] = started
+            else:
+                absent.append(started)
+                print(started, file=sys.stderr, flush=True)
+        given = {} if workers == 1 else {"FIRSTVIEW_WORKERS": str(workers)}
+        servers[OURS] = stack.enter_context(
+            firstview.origin(
+                home / OURS,
+                upstream.port,
+                cores.server,
+                clips=clips,
+                settings=given | (settings or {}),
+            )
+        )
+        yield Field(servers, upstream, home, tuple(absent))
+
+
+def _peer(
+    stack: contextlib.ExitStack, name: str, peer: contextlib.AbstractContextManager[Server]
+) -> Server | str:
+    """The running peer, or why there is none. Without nginx nothing can be compared."""
+    if not version(name):
+        return f"not measured: {name} is not installed"
+    try:
+        return stack.enter_context(peer)
+    except RuntimeError as error:
+        if name == PEER:
+            raise
+        return f"not measured: {name} does not run here: {' '.join(str(error).split())[-200:]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,113 +144,14 @@ class Alone:
 @contextlib.contextmanager
 def alone(home: Path, cores: Cores, settings: dict[str, str] | None = None) -> Iterator[Alone]:
     """Start firstview and its upstream, whose `home / "files"` may hold a key set as well."""
+    place = home / OURS
     with contextlib.ExitStack() as stack:
-        upstream = stack.enter_context(_upstream(home / "upstream", cores))
+        upstream = stack.enter_context(
+            nginx.upstream(home / "upstream", home / "files", cores.upstream)
+        )
         base = f"http://127.0.0.1:{upstream.port}"
         given = {"FIRSTVIEW_FAL_JWKS_URL": f"{base}/jwks.json", **(settings or {})}
-        server = _firstview(home / "firstview", upstream.port, [], cores, given)
-        ours = stack.enter_context(server)
-        yield Alone(ours, home, _database(home / "firstview", given), f"{base}/files")
-
-
-def _upstream(home: Path, cores: Cores) -> contextlib.AbstractContextManager[Server]:
-    port = _free_port()
-    text = nginx.upstream_config(home, port, home.parent / "files")
-    return _nginx("upstream", home, port, text, cores.upstream)
-
-
-def _cache(home: Path, upstream: int, cores: Cores) -> contextlib.AbstractContextManager[Server]:
-    port = _free_port()
-    return _nginx("nginx", home, port, nginx.cache_config(home, port, upstream), cores.server)
-
-
-@contextlib.contextmanager
-def _nginx(
-    name: str, home: Path, port: int, config: str, cores: frozenset[int]
-) -> Iterator[Server]:
-    home.mkdir()
-    path = home / "nginx.conf"
-    path.write_text(config)
-    command = ["nginx", "-p", str(home), "-e", str(home / "error.log"), "-c", str(path)]
-    with _process(pinned(command, cores), home / "output.log") as process:
-        _wait_for(port, process, home / "output.log")
-        yield Server(name, port, process.pid)
-
-
-@contextlib.contextmanager
-def _firstview(
-    home: Path, upstream: int, clips: Iterable[str], cores: Cores, settings: dict[str, str]
-) -> Iterator[Server]:
-    home.mkdir()
-    database = _database(home, settings)
-    asyncio.run(_register(database, f"http://127.0.0.1:{upstream}/files", list(clips)))
-    port, admin = _free_port(), _free_port()
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith("FIRSTVIEW_")
-    } | {
-        "FIRSTVIEW_DATA_DIR": str(home),
-        "FIRSTVIEW_LISTEN": f"127.0.0.1:{port}",
-        "FIRSTVIEW_ADMIN_LISTEN": f"127.0.0.1:{admin}",
-        "FIRSTVIEW_UPSTREAM_HOSTS": "127.0.0.1",
-        "FIRSTVIEW_UPSTREAM_ALLOW_INSECURE": "true",
-        **settings,
-    }
-    command = pinned([str(_FIRSTVIEW), "serve"], cores.server)
-    with _process(command, home / "output.log", environment) as process:
-        _wait_for(port, process, home / "output.log")
-        _wait_for(admin, process, home / "output.log")
-        yield Server("firstview", port, process.pid, admin)
-
-
-def _database(data_dir: Path, settings: dict[str, str]) -> str:
-    return keys.database_url(settings.get("FIRSTVIEW_DATABASE_URL", ""), data_dir)
-
-
-async def _register(database: str, base: str, clips: list[str]) -> None:
-    catalog = await open_catalog(database, migrate=True)
-    try:
-        rows = Generations(catalog, clip_url=keys.clip_path)
-        await rows.register(
-            [Registration(request_id=clip, fal_url=f"{base}/{clip}.mp4") for clip in clips]
+        ours = stack.enter_context(
+            firstview.origin(place, upstream.port, cores.server, settings=given)
         )
-    finally:
-        await catalog.close()
-
-
-@contextlib.contextmanager
-def _process(
-    command: list[str], log: Path, environment: dict[str, str] | None = None
-) -> Iterator[subprocess.Popen[bytes]]:
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, stdout=output, stderr=output, env=environment, stdin=subprocess.DEVNULL
-        )
-    try:
-        yield process
-    finally:
-        workers = children(process.pid) if process.poll() is None else []
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(timeout=5)
-        except subprocess.TimeoutExpired:  # viewers that are still being served, on purpose
-            for pid in [process.pid, *workers]:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 30
-    while process.poll() is None and time.monotonic() < deadline:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
-        time.sleep(0.05)
-    text = log.read_text(errors="replace")[-2000:]
-    raise RuntimeError(f"{process.args!r} does not answer:\n{text}")
+        yield Alone(ours, home, firstview.database(place, given), f"{base}/files")

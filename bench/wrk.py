@@ -1,4 +1,4 @@
-"""wrk as the load of warm clips.
+"""wrk as the load of small replies.
 
 Belongs here: running it for a bounded time, and reading what it says. Must not know: servers'
 insides.
@@ -7,12 +7,15 @@ insides.
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
+from bench.asks import Ask, as_lines
 from bench.machine import Cores, pinned
 from bench.results import Sample
-from bench.servers import Server
+from bench.server import Server
 
 _SCRIPT = Path(__file__).parent / "load.lua"
 _MARKER = "RESULT "
@@ -20,49 +23,43 @@ _MARKER = "RESULT "
 
 def load(
     server: Server,
-    path: str,
+    asks: Sequence[Ask],
     *,
-    length: int,
-    block: int,
-    seconds: int,
+    seconds: float,
     connections: int,
-    seed: int,
     cores: Cores,
+    home: Path,
+    seed: int = 0,
 ) -> Sample:
-    """Ask for a clip (`block` 0) or ranges of it for a while. Raises RuntimeError if wrk fails."""
-    command = [
-        "wrk",
-        "--threads",
-        "1",
-        "--connections",
-        str(connections),
-        "--duration",
-        f"{seconds}s",
-        "--timeout",
-        "20s",
-        "--script",
-        str(_SCRIPT),
-        f"http://127.0.0.1:{server.port}{path}",
-        "--",
-        str(block),
-        str(length),
-        str(seed),
-    ]
-    before = server.cpu()
+    """Ask for these things round and round for a while. Raises RuntimeError if wrk fails."""
+    lines = home / "asks.txt"
+    lines.write_text(as_lines(asks))
+    command = ["wrk", "--threads", "1", "--connections", str(connections)]
+    command += ["--duration", f"{max(1, round(seconds))}s", "--timeout", "20s"]
+    command += ["--script", str(_SCRIPT), f"http://127.0.0.1:{server.port}/"]
+    command += ["--", str(lines), str(seed * 997)]
+    before, load_before = server.cpu(), _children_cpu()
     done = subprocess.run(
         pinned(command, cores.load),
         capture_output=True,
         text=True,
-        timeout=seconds + 30,
+        timeout=seconds + 60,
         check=False,
     )
     used = server.cpu() - before
     if done.returncode:
         raise RuntimeError(f"wrk ended with {done.returncode}:\n{done.stdout}{done.stderr}")
-    return parse(done.stdout, used)
+    return parse(
+        done.stdout,
+        cpu_seconds=used,
+        load_cpu_seconds=_children_cpu() - load_before,
+        resident=server.resident(),
+    )
 
 
-def parse(output: str, cpu_seconds: float = 0.0) -> Sample:
+def parse(
+    output: str, *, cpu_seconds: float = 0.0, load_cpu_seconds: float = 0.0, resident: int = 0
+) -> Sample:
     """Read the line that `load.lua` prints at the end."""
     line = next((line for line in output.splitlines() if line.startswith(_MARKER)), None)
     if line is None:
@@ -76,4 +73,11 @@ def parse(output: str, cpu_seconds: float = 0.0) -> Sample:
         p99=found["p99"] / 1e6,
         errors=found["errors"],
         cpu_seconds=cpu_seconds,
+        load_cpu_seconds=load_cpu_seconds,
+        resident=resident,
     )
+
+
+def _children_cpu() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

@@ -1,0 +1,55 @@
+"""Every scenario by name, and the order in which they run.
+
+Belongs here: which file measures which of them. Must not know: how.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import (
+    bucket_hits,
+    cold,
+    crowd,
+    first_byte,
+    hits,
+    memory,
+    mirror,
+    webhooks,
+    workers,
+)
+from bench.machine import Cores
+from bench.plan import Options, Setup
+from bench.results import Outcome
+
+Run = Callable[[Sequence[str], Setup], Iterator[Outcome]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    names: tuple[str, ...]
+    run: Run
+
+
+_GROUPS = tuple(
+    _Group(module.NAMES, module.run)
+    for module in (hits, cold, crowd, first_byte, bucket_hits, workers, memory)
+)
+_EXTRA = tuple(_Group(module.NAMES, module.run) for module in (webhooks, mirror))
+NAMES = tuple(name for group in _GROUPS for name in group.names)
+EXTRA = tuple(name for group in _EXTRA for name in group.names)
+"""These have no peer and run only when they are named."""
+
+
+def run(options: Options, cores: Cores) -> Iterator[Outcome]:
+    """Run what is wanted, each group in an empty directory that goes away afterwards."""
+    for group in (*_GROUPS, *_EXTRA):
+        wanted = [name for name in group.names if name in options.scenarios]
+        if wanted:
+            with tempfile.TemporaryDirectory(
+                prefix="bench-", dir=options.work_dir, ignore_cleanup_errors=True
+            ) as folder:
+                yield from group.run(wanted, Setup(options, cores, Path(folder)))
