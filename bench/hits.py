@@ -93,7 +93,8 @@ def warm_up(field: Field, clips: Sequence[str]) -> None:
             if sample.errors:
                 wrong = next(one for one in seen if not one.whole)
                 raise RuntimeError(f"{server.name}: {wrong}")
-    wait_quiet(field.ours)
+        if server.admin_port:
+            wait_quiet(server)
     count, wanted = field.asked(), len(field.servers) * len(clips)
     if count > wanted * 1.01:
         raise RuntimeError(f"the upstream was asked {count} times for {wanted} misses")

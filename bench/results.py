@@ -162,8 +162,10 @@ class Outcome:
 
     @property
     def missed(self) -> bool:
-        """Whether any mark was."""
-        return any(self.verdict(one).startswith("MISS") for one in self.findings)
+        """Whether any mark was, or a reply was wrong."""
+        return bool(self.errors) or any(
+            self.verdict(one).startswith("MISS") for one in self.findings
+        )
 
 
 def _ours(each: Round) -> Iterable[Sample]:

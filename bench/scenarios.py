@@ -52,4 +52,15 @@ def run(options: Options, cores: Cores) -> Iterator[Outcome]:
             with tempfile.TemporaryDirectory(
                 prefix="bench-", dir=options.work_dir, ignore_cleanup_errors=True
             ) as folder:
-                yield from group.run(wanted, Setup(options, cores, Path(folder)))
+                yield from _measured(group, wanted, Setup(options, cores, Path(folder)))
+
+
+def _measured(group: _Group, wanted: list[str], setup: Setup) -> Iterator[Outcome]:
+    """A group that breaks down is told of, and does not keep the others from being measured."""
+    try:
+        yield from group.run(wanted, setup)
+    except (RuntimeError, OSError) as error:
+        reason = " ".join(str(error).split())[:500]
+        yield Outcome(
+            f"{'+'.join(wanted)}!", f"broken off: {type(error).__name__}: {reason}", failed=1
+        )

@@ -38,9 +38,9 @@ sub vcl_backend_response {{
 """
 
 _UNLOGGED = (
-    "Begin End Link Timestamp VCL_call VCL_return Hit Length Storage TTL ReqAcct ReqStart ReqMethod "
-    "ReqURL ReqProtocol ReqHeader ReqUnset RespProtocol RespStatus RespReason RespHeader RespUnset "
-    "SessOpen SessClose"
+    "Begin End Link Timestamp VCL_call VCL_return Hit Length Storage TTL ReqAcct ReqStart "
+    "ReqMethod ReqURL ReqProtocol ReqHeader ReqUnset RespProtocol RespStatus RespReason RespHeader "
+    "RespUnset SessOpen SessClose"
 )
 """What is said of each request in the log in shared memory."""
 
