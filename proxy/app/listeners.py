@@ -26,7 +26,8 @@ from proxy.security.jwks import Signers
 from proxy.upstream.allowlist import Policy, check_url
 from proxy.upstream.fal_jwks import FalJwks
 from proxy.web.admin import Admin
-from proxy.web.connection import Listener
+from proxy.web.hits import Hits
+from proxy.web.listener import Listener
 from proxy.web.public import Public
 from proxy.web.videos import Videos
 from proxy.web.webhooks import Webhooks
@@ -68,7 +69,9 @@ async def listen(
         sender = Sender(settings, places.clock, metrics)
         videos = Videos(settings, corridor.locator, sender, metrics)
         webhooks = await stack.enter_async_context(_open_webhooks(places, corridor, labour))
-        listener = Listener(Public(videos, webhooks, metrics), settings, metrics)
+        public = Public(videos, webhooks, metrics)
+        hits = None if videos.tells else Hits(corridor.locator, videos.policy, metrics)
+        listener = Listener(public, settings, metrics, hits)
         stack.push_async_callback(lambda: listener.shutdown(grace.left))
         doors = Doors(listener)
         stack.callback(doors.close)

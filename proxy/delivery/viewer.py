@@ -40,35 +40,56 @@ class ViewerSocket:
 
     # -- sending ---
 
-    async def send(self, data: bytes, *, more: bool = False) -> None:
-        """Send bytes; `more` holds a short segment back for what follows (MSG_MORE, tcp(7)).
+    def offer(self, data: bytes | memoryview, *, more: bool = False) -> int:
+        """Send what the kernel takes at once, and return how many bytes that were.
 
-        Raises ViewerLeft, ViewerStalled.
+        `more` holds a short segment back for what follows (MSG_MORE, tcp(7)). Raises ViewerLeft.
         """
-        flags = socket.MSG_MORE if more else 0
+        try:
+            count = self._sock.send(data, socket.MSG_MORE if more else 0)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise ViewerLeft from error
+        self.sent += count
+        return count
+
+    def offer_file(self, fd: int, start: int, stop: int) -> int:
+        """Send of a file's bytes `start` up to `stop` what the kernel takes at once.
+
+        Returns how many bytes that were; never more than the loop has time for. Raises
+        ViewerLeft, FirstviewError if the file does not have them.
+        """
+        try:
+            count = os.sendfile(self._fd, fd, start, min(stop - start, _MOST_AT_ONCE))
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise ViewerLeft from error
+        if count == 0:
+            msg = "a clip's file is shorter than its clip"
+            raise FirstviewError(msg)
+        self.sent += count
+        return count
+
+    async def send(self, data: bytes, *, more: bool = False) -> None:
+        """Send bytes, all of them. Raises ViewerStalled, and as `offer`."""
         view = memoryview(data)
 
         def pump() -> bool:
             nonlocal view
-            count = self._sock.send(view, flags)
-            self.sent += count
-            view = view[count:]
+            view = view[self.offer(view, more=more) :]
             return not view
 
         await self._drive(pump)
 
     async def send_file(self, fd: int, start: int, stop: int) -> None:
-        """Send bytes `start` up to `stop` of a file that has them all. Raises as `send`."""
+        """Send bytes `start` up to `stop` of a file that has them all. Raises as `offer_file`."""
         position = start
 
         def pump() -> bool:
             nonlocal position
-            count = os.sendfile(self._fd, fd, position, min(stop - position, _MOST_AT_ONCE))
-            if count == 0:
-                msg = "a clip's file is shorter than its clip"
-                raise FirstviewError(msg)
-            self.sent += count
-            position += count
+            position += self.offer_file(fd, position, stop)
             return position >= stop
 
         if start < stop:
@@ -81,14 +102,8 @@ class ViewerSocket:
         take at the next moment either, and a viewer who reads as fast as it is sent to would
         hold the loop for as long as its clip lasts.
         """
-        try:
-            if pump():
-                return
-        except BlockingIOError:
-            pass
-        except OSError as error:
-            raise ViewerLeft from error
-        await self._wait(pump)
+        if not pump():
+            await self._wait(pump)
 
     async def _wait(self, pump: Callable[[], bool]) -> None:
         done = self._done = self._loop.create_future()
@@ -113,12 +128,6 @@ class ViewerSocket:
         try:
             if pump():
                 done.set_result(None)
-        except BlockingIOError:
-            return
-        except OSError as error:
-            left = ViewerLeft()
-            left.__cause__ = error
-            done.set_exception(left)
         except FirstviewError as error:
             done.set_exception(error)
 

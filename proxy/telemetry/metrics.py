@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import functools
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import Counter, Gauge, Histogram
+
+from proxy.telemetry.counts import Count, CountingRegistry
 
 _FIRST_BYTE = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
 
@@ -18,17 +20,18 @@ class Metrics:
 
     def __init__(self) -> None:
         """Make them all, at zero."""
-        self.registry = registry = CollectorRegistry()
+        self.registry = registry = CountingRegistry()
         self.requests = Counter(
             "firstview_requests",
             "Replies on the public listener.",
             ["status", "tier"],
             registry=registry,
         )
-        self.replies = functools.cache(self.requests.labels)
+        self.replies = functools.cache(self._replies)
         self.sent_bytes = Counter(
             "firstview_sent_bytes", "Bytes of clips sent to viewers.", ["tier"], registry=registry
         )
+        self.sent = functools.cache(self._sent)
         self.aborted = Counter(
             "firstview_replies_aborted",
             "Replies that did not reach their end.",
@@ -192,3 +195,11 @@ class Metrics:
             for family in gauge.describe()
         )
         """Gauges that every process of the machine sees alike; one of them says all."""
+
+    def _replies(self, status: int, tier: str) -> Count:
+        """The count of one kind of reply; ask `replies`, which makes each of the few once."""
+        return self.registry.count(self.requests.labels(status, tier))
+
+    def _sent(self, tier: str) -> Count:
+        """The count of one tier's bytes; ask `sent`, which makes each of the few once."""
+        return self.registry.count(self.sent_bytes.labels(tier))

@@ -1,154 +1,102 @@
-"""One connection of the public listener: aiohttp's parser, with our limits around it.
+"""One connection of the public listener, whichever lane its requests take.
 
-Belongs here: how long and how large a request may be, how many connections there are, and the
-viewer's socket beneath the transport. Must not know: routes, clips.
+Belongs here: its life, the viewer's socket beneath the transport, how long it may be quiet, and
+which lane gets what comes in. Must not know: routes, clips, how either lane answers.
 
-aiohttp 3.14 has no limit on how slowly a header may come, on all fields together, or on the
-number of connections: those three are here.
+    bytes ─▶ at rest? ─▶ hits: a plain request for an open clip, answered before this call returns
+                 └─────▶ machine: aiohttp, for everything else; made when first needed
+
+A connection has one timer, which is not moved by requests: when it goes off, it looks at how long
+the connection has been quiet by then, and sleeps for the rest.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
 import socket
-from collections.abc import Awaitable, Callable
-from typing import Any, cast
-
-import structlog
-from aiohttp import StreamReader, web
-from aiohttp.http_exceptions import LineTooLong
-from aiohttp.web_protocol import RequestHandler, RequestPayloadError
-from aiohttp.web_request import BaseRequest
+import time
+from typing import TYPE_CHECKING, cast
 
 from proxy.delivery.viewer import ViewerSocket
-from proxy.errors import BadRequest, FirstviewError, HeaderTooLarge, Overloaded
-from proxy.settings import Settings
-from proxy.telemetry.metrics import Metrics
+from proxy.errors import FirstviewError, Overloaded
 from proxy.web import headers
 from proxy.web.problems import render
 
-_MOST_FIELDS = 1024
-"""Fields of one request; aiohttp's own 128 are few where an edge adds to what a browser sends."""
-
-_UNFRAMED = "the request's body is not framed as HTTP has it"
-
-Handler = Callable[[BaseRequest, "Connection"], Awaitable["Sent"]]
-
-log = structlog.get_logger()
+if TYPE_CHECKING:  # the listener makes connections, which are told of it
+    from proxy.web.listener import Listener
+    from proxy.web.machine import Machine
 
 
-class Sent:
-    """A reply that is on its way already: what aiohttp asks of a response, and nothing more."""
-
-    __slots__ = ("keep_alive",)
-
-    def __init__(self, *, keep_alive: bool) -> None:
-        """Say whether the connection may be used again."""
-        self.keep_alive = keep_alive
-
-    async def prepare(self, _request: BaseRequest) -> None:
-        """Nothing is left to prepare."""
-
-    async def write_eof(self) -> None:
-        """Nothing is left to write."""
-
-
-class Listener(web.Server):
-    """Makes connections, counts them, and passes their requests to one handler."""
-
-    def __init__(self, handler: Handler, settings: Settings, metrics: Metrics) -> None:
-        """Take the handler and the limits."""
-        super().__init__(
-            self._dispatch,
-            handler_cancellation=True,
-            access_log=None,
-            keepalive_timeout=settings.keepalive_timeout,
-            max_line_size=int(settings.max_line_bytes),
-            max_field_size=int(settings.max_line_bytes),
-            max_headers=_MOST_FIELDS,
-            lingering_time=1.0,
-            auto_decompress=False,
-        )
-        self.settings = settings
-        self.metrics = metrics
-        self._handle = handler
-
-    async def _dispatch(self, request: BaseRequest) -> web.StreamResponse:
-        connection = cast("Connection", request.protocol)
-        if connection.sends_much and header_size(request) > self.settings.max_header_bytes:
-            self.metrics.shed.labels("max_header_bytes").inc()
-            return connection.handle_error(request, 400, HeaderTooLarge())
-        return cast("web.StreamResponse", await self._handle(request, connection))
-
-    async def shutdown(self, timeout: float | None = None) -> None:
-        """End idle connections now and the others after their reply, all within `timeout`."""
-        self.pre_shutdown()  # without it an idle connection is waited for like a busy one
-        await super().shutdown(timeout)
-
-    def __call__(self) -> RequestHandler:
-        """Make the protocol of a new connection."""
-        return Connection(self, loop=asyncio.get_running_loop(), **self._kwargs)
-
-
-class Connection(RequestHandler):
+class Connection(asyncio.Protocol):
     """One client's connection."""
 
     __slots__ = (
-        "_body",
-        "_carried",
-        "_header_bytes",
-        "_header_timer",
+        "_asked",
         "_listener",
+        "_machine",
+        "_quiet_since",
+        "_timer",
+        "_transport",
         "_viewer",
-        "sends_much",
+        "sending",
     )
 
-    def __init__(self, listener: Listener, **options: Any) -> None:  # noqa: ANN401 - aiohttp's own
+    def __init__(self, listener: Listener) -> None:
         """Use `Listener`."""
-        super().__init__(listener, **options)
         self._listener = listener
+        self._machine: Machine | None = None
+        self._transport: asyncio.Transport | None = None
         self._viewer: ViewerSocket | None = None
-        self._body: StreamReader | None = None
-        self._header_timer: asyncio.TimerHandle | None = None
-        self._header_bytes = 0
-        self._carried = 0
-        """Bytes that came uncounted, with a request's end: the next header may begin in them."""
-        self.sends_much = False
-        """Whether a header that is larger than allowed may have come in one piece."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._quiet_since = 0.0
+        self._asked = False
+        self.sending: asyncio.Task[None] | None = None
+        """What sends the rest of a hit that the socket did not take at once."""
 
     # -- its life ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Accept, unless there are too many already."""
-        super().connection_made(transport)
-        metrics, limit = self._listener.metrics, self._listener.settings.max_connections
-        metrics.connections.inc()
-        if len(self._listener.connections) > limit:
-            metrics.shed.labels("max_connections").inc()
-            self._refuse(Overloaded())
-            return
-        self._watch_header()
+        self._transport = cast("asyncio.Transport", transport)
+        sock = transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self._quiet_since = time.monotonic()
+        if self._listener.accept(self):
+            self._watch(self._listener.settings.header_timeout)
+        else:
+            self.refuse(Overloaded())
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Let go of the viewer before the descriptor's number can be anyone else's."""
-        self._listener.metrics.connections.dec()
-        if self._header_timer is not None:
-            self._header_timer.cancel()
+        self._transport = None
+        self._listener.forget(self)
+        if self._timer is not None:
+            self._timer.cancel()
         if self._viewer is not None:
             self._viewer.leave()
-        super().connection_lost(exc)
+        if self._machine is not None:
+            self._machine.connection_lost(cast("Exception | None", exc))
+
+    def pause_writing(self) -> None:
+        """Tell aiohttp that its transport's buffer is full."""
+        if self._machine is not None:
+            self._machine.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Tell aiohttp that its transport's buffer has room."""
+        if self._machine is not None:
+            self._machine.resume_writing()
 
     def viewer(self) -> ViewerSocket:
         """The socket below the transport, whose own buffer stays empty. Raises ConnectionError.
 
         It is a duplicate: uvloop and asyncio refuse to watch a transport's own descriptor.
         """
-        if self.transport is None:
-            raise ConnectionResetError
         if self._viewer is None:
-            under = self.transport.get_extra_info("socket")
+            if self._transport is None:
+                raise ConnectionResetError
+            under = self._transport.get_extra_info("socket")
             sock = socket.socket(under.family, under.type, under.proto, os.dup(under.fileno()))
             sock.setblocking(False)
             self._viewer = ViewerSocket(sock, self._listener.settings.send_stall_timeout)
@@ -158,100 +106,99 @@ class Connection(RequestHandler):
         """End the connection so that nobody can take what was sent for whole."""
         if self._viewer is not None:
             self._viewer.reset_on_close()
-        if self.transport is not None:
-            self.transport.abort()
+        if self._transport is not None:
+            self._transport.abort()
 
-    # -- slow and large headers ---
+    def close(self) -> None:
+        """End the connection after what was sent so far."""
+        if self._transport is not None:
+            self._transport.close()
 
-    def data_received(self, data: bytes) -> None:
-        """Feed the parser, and watch a header that is not complete yet."""
-        most, before = self._listener.settings.max_header_bytes, len(self._messages)
-        in_body = self._body is not None
-        so_far = self._carried + self._header_bytes + len(data)
-        self.sends_much = self.sends_much or so_far > most
-        super().data_received(data)
-        self._follow_body(before)
-        if self._messages or not data or in_body:
-            begins = data and (in_body or len(self._messages) > before)
-            self._carried, self._header_bytes = len(data) if begins else so_far, 0
-            if self._header_timer is not None:
-                self._header_timer.cancel()
-                self._header_timer = None
-            return
-        self._header_bytes += len(data)
-        if self._header_bytes > most:
-            self._listener.metrics.shed.labels("max_header_bytes").inc()
-            self._refuse(HeaderTooLarge())
-        elif self._header_timer is None:
-            self._watch_header()
-
-    def _follow_body(self, before: int) -> None:
-        """Keep the body that the parser is in the middle of, whether or not anybody reads it.
-
-        aiohttp's compiled parser tells the next reader of a framing error, never the body's own,
-        who would wait on. A new message before a body's end can be nothing else.
-        """
-        for _, body in itertools.islice(self._messages, before, None):
-            if self._body is not None and not self._body.is_eof():
-                self._body.set_exception(RequestPayloadError(_UNFRAMED))
-                self._body.feed_eof()  # nothing is left to be read and thrown away
-            self._body = body
-        if self._body is not None and self._body.is_eof():
-            self._body = None
-
-    def _watch_header(self) -> None:
-        loop = asyncio.get_running_loop()
-        wait = self._listener.settings.header_timeout
-        self._header_timer = loop.call_later(wait, self._header_late)
-
-    def _header_late(self) -> None:
-        self._header_timer = None
-        if not self._messages and not self._request_in_progress:
-            self._listener.metrics.shed.labels("header_timeout").inc()
-            self.force_close()
-
-    def _refuse(self, error: FirstviewError) -> None:
-        """Answer without having a request, and close; in the middle of a reply, reset."""
-        if self._request_in_progress:
-            self.reset()
-            return
+    def refuse(self, error: FirstviewError) -> None:
+        """Answer without having a request, and close."""
         problem = render(error, request_id="-")
         fields = [*problem.fields, ("Connection", "close")]
-        if self.transport is not None:
-            self.transport.write(headers.head(problem.status, b"", fields) + problem.body)
-        self.force_close()
+        if self._transport is not None:
+            self._transport.write(headers.head(problem.status, b"", fields) + problem.body)
+        self.close()
 
-    # -- what aiohttp could not parse ---
-
-    def handle_error(
-        self,
-        request: BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """Answer what is no HTTP as a problem document; one line in the log, without a trace."""
-        if status == 400:  # noqa: PLR2004
-            log.info("not http", peer=request.remote, error=str(message or exc)[:200])
-            error = _name_refusal(exc, message)
+    def stop(self) -> None:
+        """The listener closes: end now, or after the reply that is on its way."""
+        if self.sending is not None:
+            return
+        if self._machine is None or self._machine.at_rest:
+            self.close()
         else:
-            log.error("handler failed", exc_info=exc)
-            error = FirstviewError()
-        problem = render(error, request_id="-")
-        reply = web.Response(status=problem.status, body=problem.body)
-        reply.headers.update(problem.fields)
-        reply.force_close()
-        return reply
+            self._machine.close()
 
+    # -- the lanes ---
 
-def _name_refusal(exc: BaseException | None, message: str | None) -> FirstviewError:
-    """Tell what is too large apart from what is no HTTP at all."""
-    if isinstance(exc, LineTooLong | HeaderTooLarge) or "Too many headers" in (message or ""):
-        return HeaderTooLarge()
-    return BadRequest("the request is not HTTP/1.1 as RFC 9112 has it")
+    def data_received(self, data: bytes) -> None:
+        """Answer a plain hit at once; leave everything else to aiohttp."""
+        hits, machine = self._listener.hits, self._machine
+        if (
+            hits is not None
+            and (machine is None or machine.at_rest)
+            and self.sending is None
+            and hits.answer(self, data)
+        ):
+            return
+        if machine is None:
+            machine = self._machine = self._listener.machine(self)
+            machine.connection_made(cast("asyncio.Transport", self._transport))
+        self._feed(machine, data)
 
+    def answered(self, moment: float) -> None:
+        """A reply has been sent at a `moment` of the monotonic clock: quiet from here on."""
+        self._asked = True
+        self._quiet_since = moment
 
-def header_size(request: BaseRequest) -> int:
-    """Bytes of a request's line and fields, as they came over the wire (RFC 9112 §2.1)."""
-    line = len(f"{request.method} {request.raw_path} HTTP/1.1\r\n")
-    return line + sum(len(name) + len(value) + 4 for name, value in request.raw_headers) + 2
+    def go_on(self, sending: asyncio.Task[None]) -> None:
+        """Read nothing more until the rest of a hit is sent."""
+        self.sending = sending
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def gone_on(self) -> None:
+        """Read again: the rest of a hit is sent, or the connection is at its end."""
+        self.sending = None
+        self.answered(time.monotonic())
+        if self._transport is None or self._transport.is_closing():
+            return
+        if self._listener.closing:
+            self.close()
+        else:
+            self._transport.resume_reading()
+
+    def _feed(self, machine: Machine, data: bytes) -> None:
+        waited = machine.in_header
+        machine.data_received(data)
+        if not machine.in_header:
+            self._asked = True
+        elif not waited and self._asked:  # another request begins, and may not take for ever
+            self._quiet_since = time.monotonic()
+            self._watch(self._listener.settings.header_timeout)
+
+    # -- how long it may be quiet ---
+
+    def _watch(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._look)
+
+    def _look(self) -> None:
+        """Close what has been quiet for too long; a reply that is on its way has its own limits."""
+        self._timer = None
+        settings, machine = self._listener.settings, self._machine
+        if self.sending is not None or (machine is not None and machine.busy):
+            self._watch(settings.keepalive_timeout)
+            return
+        in_header = not self._asked or (machine is not None and machine.in_header)
+        limit = settings.header_timeout if in_header else settings.keepalive_timeout
+        left = self._quiet_since + limit - time.monotonic()
+        if left > 0:
+            self._watch(left)
+            return
+        if in_header:
+            self._listener.metrics.shed.labels("header_timeout").inc()
+        self.close()

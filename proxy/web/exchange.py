@@ -21,7 +21,8 @@ from proxy.delivery.viewer import ViewerSocket
 from proxy.errors import BadRequest, BodyTooLarge, FirstviewError, RequestTimeout
 from proxy.telemetry.metrics import Metrics
 from proxy.web import headers
-from proxy.web.connection import Connection, Sent
+from proxy.web.connection import Connection
+from proxy.web.machine import Sent
 from proxy.web.problems import render
 
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -43,28 +44,20 @@ class Exchange:
         self._metrics = metrics
         self._started = time.perf_counter()
         self._keep_alive = request.keep_alive
-        given = request.headers.get("X-Request-Id")
-        if given is None or _ID.fullmatch(given) is None:
-            given = f"{_PREFIX}-{next(_COUNT):x}"
-        self.id = given
+        self.id = name(request.headers.get("X-Request-Id"))
 
     def viewer(self) -> ViewerSocket:
         """The socket to send the reply on."""
         return self.connection.viewer()
 
-    def fields(self) -> list[tuple[str, str]]:
-        """Fields that every reply carries; Server-Timing says how long it took to get here."""
-        spent = time.perf_counter() - self._started
-        fields = [
-            ("Server-Timing", headers.server_timing([("origin", spent)])),
-            ("X-Request-Id", self.id),
-        ]
-        request = self.request
+    def fields(self) -> bytes:
+        """Lines that every reply carries; Server-Timing says how long it took to get here."""
+        lines = headers.exchange_fields(self.id, time.perf_counter() - self._started)
         if not self._keep_alive:
-            fields.append(("Connection", "close"))
-        elif request.version.minor == 0:
-            fields.append(("Connection", "keep-alive"))
-        return fields
+            return lines + b"Connection: close\r\n"
+        if self.request.version.minor == 0:
+            return lines + b"Connection: keep-alive\r\n"
+        return lines
 
     async def body(self, most: int, patience: float) -> bytes:
         """Read the request's body: at most `most` bytes, within `patience` seconds in all.
@@ -108,13 +101,13 @@ class Exchange:
 
     def sent(self, status: int, tier: str) -> Sent:
         """Count a reply that went out whole."""
-        self._metrics.replies(status, tier).inc()
+        self._metrics.replies(status, tier).value += 1
         return Sent(keep_alive=self._keep_alive)
 
     async def send_plain(self, status: int, block: bytes, body: bytes = b"") -> Sent:
         """Send a reply that is not about a clip; `block` holds its own field lines."""
         length = [] if status == 204 else [("Content-Length", str(len(body)))]  # noqa: PLR2004
-        head = headers.head(status, block, [*length, *self.fields()])
+        head = headers.head(status, block + self.fields(), length)
         await self.viewer().send(head + (b"" if self.request.method == "HEAD" else body))
         return self.sent(status, "none")
 
@@ -132,7 +125,7 @@ class Exchange:
             self._log(problem.status, path, error)
         content = self.request.content
         self._keep_alive &= content.is_eof() and content.exception() is None
-        head = headers.head(problem.status, headers.block(problem.fields), self.fields())
+        head = headers.head(problem.status, headers.block(problem.fields) + self.fields())
         await self.viewer().send(head + (b"" if self.request.method == "HEAD" else problem.body))
         return self.sent(problem.status, "none")
 
@@ -152,13 +145,9 @@ class Exchange:
         else:
             entry.info("request refused", detail=str(error))
 
-    def log_broken(self, tier: str, error: FirstviewError) -> None:
-        """Say that a reply was cut off after it had begun."""
-        log.warning(
-            "reply reset",
-            exchange=self.id,
-            path=self.request.raw_path[:200],
-            tier=tier,
-            error=error.slug,
-            detail=error.detail,
-        )
+
+def name(given: str | None) -> str:
+    """Name an exchange: as the client did, if that is fit to be repeated, else anew."""
+    if given is None or _ID.fullmatch(given) is None:
+        return f"{_PREFIX}-{next(_COUNT):x}"
+    return given

@@ -7,6 +7,7 @@ from every tier, replica and moment. Must not know: which reply is due, or where
 from __future__ import annotations
 
 import re
+import time
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,13 +18,10 @@ from http import HTTPStatus
 from typing import Literal
 from urllib.parse import quote
 
-from proxy.clock import Clock
 from proxy.records import ClipFacts
 
 Tier = Literal["disk", "flight", "bucket", "upstream"]
 """Where a reply's bytes come from."""
-
-_CLOCK = Clock()
 
 # RFC 9110's names; Python's own changed between versions.
 _PHRASES = {status.value: status.phrase for status in HTTPStatus} | {
@@ -62,23 +60,14 @@ class ReplyPolicy:
     cors_origin: str
 
 
-def head(
-    status: int, fields: bytes, extra: Iterable[tuple[str, str]] = (), *, clock: Clock = _CLOCK
-) -> bytes:
+def head(status: int, fields: bytes, extra: Iterable[tuple[str, str]] = ()) -> bytes:
     """Put a reply's head together: status line, Date, `fields`, `extra`, empty line.
 
-    `fields` is a block that `stable_fields` or `preflight_fields` made, or b"". Raises ValueError
-    if a name or value in `extra` holds CR, LF, NUL or a character outside ASCII.
+    `fields` is a block that a function of this file made, or b"". Raises ValueError if a name or
+    value in `extra` holds CR, LF, NUL or a character outside ASCII.
     """
-    return b"".join(
-        (
-            _STATUS_LINES[status],
-            _date_line(int(clock.now().timestamp())),
-            fields,
-            block(extra),
-            b"\r\n",
-        )
-    )
+    more = block(extra) if extra else b""
+    return b"".join((_opening(status, int(time.time())), fields, more, b"\r\n"))
 
 
 def block(fields: Iterable[tuple[str, str]]) -> bytes:
@@ -164,9 +153,33 @@ def cache_status(
     return f"{value}; detail={tier}"
 
 
-def server_timing(entries: Iterable[tuple[str, float]]) -> str:
-    """Value of Server-Timing: names with durations in seconds, sent as milliseconds."""
-    return ", ".join([f"{name};dur={seconds * 1000:.1f}" for name, seconds in entries])
+def body_fields(content_type: bytes, length: int) -> bytes:
+    """Return the lines that say what a reply's body is; `length` is its own, in bytes."""
+    return b"Content-Type: %s\r\nContent-Length: %d\r\n" % (content_type, length)
+
+
+def part_fields(content_type: bytes, start: int, stop: int, length: int) -> bytes:
+    """Return the lines that say that a body is bytes `start` up to `stop` of a clip's `length`.
+
+    The last is Content-Range (RFC 9110 §14.4).
+    """
+    return b"Content-Type: %s\r\nContent-Length: %d\r\nContent-Range: bytes %d-%d/%d\r\n" % (
+        content_type,
+        stop - start,
+        start,
+        stop - 1,
+        length,
+    )
+
+
+def exchange_fields(exchange_id: str, seconds: float) -> bytes:
+    """Return the lines that are each reply's own: its id, and how long it took to get here.
+
+    `exchange_id` has to be fit to be repeated, as `proxy.web.exchange.name` makes it.
+    """
+    return (
+        f"Server-Timing: origin;dur={seconds * 1000:.1f}\r\nX-Request-Id: {exchange_id}\r\n"
+    ).encode("ascii")
 
 
 def content_disposition(name: str, request_id: str) -> str:
@@ -207,9 +220,10 @@ def http_date(value: datetime) -> str:
     return format_datetime(value.astimezone(UTC), usegmt=True)
 
 
-@lru_cache(maxsize=4)
-def _date_line(second: int) -> bytes:
-    return block([("Date", http_date(datetime.fromtimestamp(second, UTC)))])
+@lru_cache(maxsize=64)
+def _opening(status: int, second: int) -> bytes:
+    """Status line and Date: the same for all replies of one second that have one status."""
+    return _STATUS_LINES[status] + block([("Date", http_date(datetime.fromtimestamp(second, UTC)))])
 
 
 def _safe_stem(name: str) -> str:

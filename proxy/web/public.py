@@ -22,8 +22,9 @@ from proxy.errors import (
 from proxy.records import REQUEST_ID
 from proxy.telemetry.metrics import Metrics
 from proxy.web import headers
-from proxy.web.connection import Connection, Sent
+from proxy.web.connection import Connection
 from proxy.web.exchange import Exchange
+from proxy.web.machine import Sent
 from proxy.web.videos import Videos
 from proxy.web.webhooks import Webhooks
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from proxy.errors import RangeNotSatisfiable
 
@@ -21,10 +22,11 @@ _MAX_EMPTY_ELEMENTS = 16
 _BEYOND = 10**18
 _DIGITS = 18
 _SPEC = re.compile(r"([0-9]*)-([0-9]*)")
+# What players send: one range with a beginning. Only spares it the way of the general case.
+_PLAIN = re.compile(rf"bytes=([0-9]{{1,{_DIGITS}}})-([0-9]{{1,{_DIGITS}}})?")
 
 
-@dataclass(frozen=True, slots=True)
-class ByteRange:
+class ByteRange(NamedTuple):
     """Bytes `start` up to `stop`, exclusive; never empty."""
 
     start: int
@@ -62,6 +64,12 @@ def parse(
     Raises RangeNotSatisfiable when none has a byte in the clip, or one has its last before its
     first: the RFC leaves ignoring or rejecting that to the server, which rejects it.
     """
+    plain = None if header is None else _PLAIN.fullmatch(header)
+    if plain is not None:
+        start = int(plain[1])
+        stop = length if plain[2] is None else min(int(plain[2]) + 1, length)
+        if start < stop:
+            return (ByteRange(start, stop),)
     specs = _specs(header, max_ranges)
     if specs is None:
         return None

@@ -7,21 +7,22 @@ the bytes are.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from proxy.records import CLIP_CONTENT_TYPE, ClipFacts
-from proxy.web import multipart, ranges, validators
+from proxy.storage.open_files import OpenFile
+from proxy.web import headers, multipart, ranges, validators
+from proxy.web.headers import ReplyPolicy, Tier
 from proxy.web.ranges import ByteRange
 
-Fields = list[tuple[str, str]]
+_TYPE = CLIP_CONTENT_TYPE.encode("ascii")
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """One reply: its status, the fields that depend on the request, and its body in order."""
+class Plan(NamedTuple):
+    """One reply: its status, the lines that depend on the request, and its body in order."""
 
     status: int
-    fields: Fields
+    lines: bytes
     segments: tuple[bytes | ByteRange, ...]
 
 
@@ -31,24 +32,36 @@ def plan(request: Mapping[str, str], facts: ClipFacts, *, method: str) -> Plan:
     Raises PreconditionFailed (412), RangeNotSatisfiable (416). A HEAD ignores Range (RFC 9110
     §14.2) and has no segments.
     """
-    if validators.evaluate(request, facts, method=method) is validators.Verdict.NOT_MODIFIED:
-        return Plan(304, [], ())
-    whole = ByteRange(0, facts.length)
+    if (
+        validators.is_conditional(request)
+        and validators.evaluate(request, facts, method=method) is validators.Verdict.NOT_MODIFIED
+    ):
+        return Plan(304, b"", ())
     if method == "HEAD":
-        return Plan(200, _fields(CLIP_CONTENT_TYPE, facts.length), ())
+        return Plan(200, headers.body_fields(_TYPE, facts.length), ())
     header = request.get("Range")
     found = None
     if header is not None and validators.range_applies(request.get("If-Range"), facts):
         found = ranges.parse(header, facts.length)
     if found is None:
-        return Plan(200, _fields(CLIP_CONTENT_TYPE, facts.length), (whole,))
+        whole = ByteRange(0, facts.length)
+        return Plan(200, headers.body_fields(_TYPE, facts.length), (whole,))
     if len(found) == 1:
-        fields = _fields(CLIP_CONTENT_TYPE, found[0].length)
-        fields.append(("Content-Range", ranges.content_range(found[0], facts.length)))
-        return Plan(206, fields, (found[0],))
+        start, stop = found[0]
+        return Plan(206, headers.part_fields(_TYPE, start, stop, facts.length), found)
     body = multipart.compose(found, length=facts.length, content_type=CLIP_CONTENT_TYPE)
-    return Plan(206, _fields(body.content_type, body.content_length), body.segments)
+    lines = headers.body_fields(body.content_type.encode("ascii"), body.content_length)
+    return Plan(206, lines, body.segments)
 
 
-def _fields(content_type: str, length: int) -> Fields:
-    return [("Content-Type", content_type), ("Content-Length", str(length))]
+def stable_of(file: OpenFile, policy: ReplyPolicy) -> bytes:
+    """Return the lines that all replies from an open file share; made once, kept with the file."""
+    if file.head is None:
+        tier: Tier = "disk" if file.tier == "disk" else "bucket"
+        file.head = stable(policy, file.facts, headers.cache_status(tier, hit=True))
+    return file.head
+
+
+def stable(policy: ReplyPolicy, facts: ClipFacts, cache_status: str) -> bytes:
+    """Return what a reply about a clip says whatever was asked: the clip's fields, Cache-Status."""
+    return headers.stable_fields(policy, facts) + headers.block([("Cache-Status", cache_status)])

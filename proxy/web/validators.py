@@ -49,6 +49,16 @@ class Verdict(Enum):
     """304: the client's copy is good."""
 
 
+def is_conditional(headers: Mapping[str, str]) -> bool:
+    """Whether a request has any condition, but for If-Range."""
+    return (
+        "If-None-Match" in headers
+        or "If-Modified-Since" in headers
+        or "If-Match" in headers
+        or "If-Unmodified-Since" in headers
+    )
+
+
 def evaluate(headers: Mapping[str, str], facts: ClipFacts, *, method: str) -> Verdict:
     """Weigh a request's conditions in the order of RFC 9110 §13.2.2.
 

@@ -7,7 +7,6 @@ from, how a range is parsed, or which other addresses there are.
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Iterator
 from urllib.parse import parse_qs
 
@@ -15,14 +14,15 @@ from proxy.delivery.locate import Known, Locator
 from proxy.delivery.send import Sender
 from proxy.delivery.view import View, Wanted
 from proxy.delivery.viewer import ViewerSocket
-from proxy.errors import FirstviewError, Overloaded, ViewerLeft, ViewerStalled
+from proxy.errors import FirstviewError, Overloaded
 from proxy.settings import Settings
 from proxy.telemetry.metrics import Metrics
 from proxy.web import headers, ranges
-from proxy.web.connection import Sent
+from proxy.web.broken import Breakages
 from proxy.web.exchange import Exchange
 from proxy.web.headers import ReplyPolicy, Tier
-from proxy.web.reply import Plan, plan
+from proxy.web.machine import Sent
+from proxy.web.reply import Plan, plan, stable, stable_of
 
 _CONDITIONS = ("If-None-Match", "If-Modified-Since", "If-Match", "If-Unmodified-Since")
 
@@ -40,17 +40,22 @@ class Videos:
         self._max_viewers = settings.max_viewers
         self.policy = ReplyPolicy(settings.cache_control, settings.cors_origin)
         self._viewers = 0
-        self._debugging = settings.log_level.lower() == "debug"
-        self._sent_bytes = functools.cache(metrics.sent_bytes.labels)  # tiers are few
+        self.tells = settings.log_level.lower() == "debug"
+        """Whether each reply is told to the log when it begins."""
+        self._breakages = Breakages(locator, metrics)
 
     async def answer(self, exchange: Exchange, request_id: str, query: str) -> Sent:
         """Answer one request. Raises any FirstviewError before the first byte is sent."""
         request = exchange.request
+        file = self._locator.hot(request_id)
         if request.method == "HEAD":
-            known = await self._locator.facts(request_id)
+            known = (
+                await self._locator.facts(request_id)
+                if file is None
+                else Known(file.facts, file.tier, hit=True)
+            )
             decided = plan(request.headers, known.facts, method="HEAD")
             return await self._send_head(exchange, known, decided, query)
-        file = self._locator.hot(request_id)
         if file is not None:
             view = View(facts=file.facts, tier=file.tier, file=file.acquire())
             return await self._send_view(exchange, view, query)
@@ -81,29 +86,25 @@ class Videos:
 
     async def _send_head(self, exchange: Exchange, known: Known, decided: Plan, query: str) -> Sent:
         tier: Tier = known.tier  # type: ignore[assignment]
-        extra = [
-            *decided.fields,
-            ("Cache-Status", headers.cache_status(tier, hit=known.hit)),
-            *exchange.fields(),
-            *_download(query, known.facts.request_id),
-        ]
-        stable = headers.stable_fields(self.policy, known.facts)
-        await exchange.viewer().send(headers.head(decided.status, stable, extra))
+        cache_status = headers.cache_status(tier, hit=known.hit)
+        head = headers.head(
+            decided.status,
+            stable(self.policy, known.facts, cache_status) + decided.lines + exchange.fields(),
+            _download(query, known.facts.request_id),
+        )
+        await exchange.viewer().send(head)
         return exchange.sent(decided.status, known.tier)
 
     async def _send_view(self, exchange: Exchange, view: View, query: str) -> Sent:
         try:
             decided = plan(exchange.request.headers, view.facts, method="GET")
-            cache_status = self._cache_status(view)
-            extra = [
-                *decided.fields,
-                ("Cache-Status", cache_status),
-                *exchange.fields(),
-                *_download(query, view.facts.request_id),
-            ]
-            head = headers.head(decided.status, self._stable(view), extra)
-            if self._debugging:
-                exchange.begun(decided.status, view.facts.request_id, cache_status)
+            head = headers.head(
+                decided.status,
+                self._stable(view) + decided.lines + exchange.fields(),
+                _download(query, view.facts.request_id),
+            )
+            if self.tells:
+                exchange.begun(decided.status, view.facts.request_id, view.tier)
             viewer = exchange.viewer()
             before = viewer.sent
             try:
@@ -115,7 +116,7 @@ class Videos:
                 raise
             finally:
                 sent = max(0, viewer.sent - before - len(head))
-                self._sent_bytes(view.tier).inc(sent)
+                self._metrics.sent(view.tier).value += sent
         finally:
             view.release()
         return exchange.sent(decided.status, view.tier)
@@ -132,39 +133,29 @@ class Videos:
 
     def _broken(self, exchange: Exchange, view: View, error: FirstviewError) -> Sent:
         """The reply cannot be finished: reset the connection, never end it cleanly."""
-        self._metrics.aborted.labels(error.slug).inc()
-        if not isinstance(error, ViewerLeft):
-            exchange.log_broken(view.tier, error)
-            if view.hit and not isinstance(error, ViewerStalled):
-                self._locator.doubt(view.facts.request_id)
+        self._breakages.note(
+            error,
+            exchange=exchange.id,
+            path=exchange.request.raw_path,
+            request_id=view.facts.request_id,
+            tier=view.tier,
+            hit=view.hit,
+        )
         exchange.connection.reset()
         return Sent(keep_alive=False)
 
     def _stable(self, view: View) -> bytes:
-        file = view.file
-        if file is None:
-            return headers.stable_fields(self.policy, view.facts)
-        if file.head is None:
-            file.head = headers.stable_fields(self.policy, view.facts)
-        return file.head
-
-    def _cache_status(self, view: View) -> str:
+        if view.file is not None:
+            return stable_of(view.file, self.policy)
         tier: Tier = view.tier  # type: ignore[assignment]
-        if view.hit:
-            return _HITS[tier]
-        return headers.cache_status(
+        cache_status = headers.cache_status(
             tier,
             hit=False,
             fwd_status=None if view.collapsed else 200,
             stored=view.flight is not None and view.flight.spool is not None,
             collapsed=view.collapsed,
         )
-
-
-_HITS = {
-    "disk": headers.cache_status("disk", hit=True),
-    "bucket": headers.cache_status("bucket", hit=True),
-}
+        return stable(self.policy, view.facts, cache_status)
 
 
 def wanted(header: str | None) -> Wanted | None:

@@ -38,8 +38,8 @@ from proxy.settings import Settings
 from proxy.telemetry.metrics import Metrics
 from proxy.upstream.outputs import Check, for_the_log
 from proxy.web import headers, webhook_body
-from proxy.web.connection import Sent
 from proxy.web.exchange import Exchange
+from proxy.web.machine import Sent
 
 _TAKEN: Final = ("accepted", "duplicate", "late", "failed", "resolving")
 _NOT_TAKEN: Final = ("bad-signature", "bad-request", "too-large", "timeout", "unavailable")

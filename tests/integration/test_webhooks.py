@@ -21,7 +21,7 @@ from proxy.records import Generation, Notice
 from proxy.security.jwks import Signers
 from proxy.upstream.allowlist import Policy, check_url
 from proxy.upstream.fal_jwks import FalJwks
-from proxy.web.connection import Listener
+from proxy.web.listener import Listener
 from proxy.web.public import Public
 from proxy.web.videos import Videos
 from proxy.web.webhooks import Webhooks

@@ -17,11 +17,11 @@ from proxy.web.headers import (
     block,
     cache_status,
     content_disposition,
+    exchange_fields,
     head,
     http_date,
     model_slug,
     preflight_fields,
-    server_timing,
     stable_fields,
 )
 
@@ -154,9 +154,8 @@ def test_a_hit_says_nothing_of_forwarding() -> None:
 
 
 def test_server_timing_is_in_milliseconds() -> None:
-    assert server_timing([("locate", 0.0012), ("source", 1.5)]) == (
-        "locate;dur=1.2, source;dur=1500.0"
-    )
+    lines = exchange_fields("r-1", 1.5012)
+    assert lines == b"Server-Timing: origin;dur=1501.2\r\nX-Request-Id: r-1\r\n"
 
 
 def test_dates_do_not_follow_the_locale() -> None:

@@ -1,0 +1,70 @@
+"""The public listener: its connections, how many there may be, and their end.
+
+Belongs here: what holds for all connections together. Must not know: what is said on them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from proxy.settings import Settings
+from proxy.telemetry.metrics import Metrics
+from proxy.web.connection import Connection
+from proxy.web.hits import Hits
+from proxy.web.machine import Handler, Machine, Machines
+
+
+class Listener:
+    """Makes a protocol for each connection; `hits` answers plain requests, `handler` all others."""
+
+    def __init__(
+        self, handler: Handler, settings: Settings, metrics: Metrics, hits: Hits | None = None
+    ) -> None:
+        """Take both lanes; without `hits` there is one, which answers alike."""
+        self.settings = settings
+        self.metrics = metrics
+        self.hits = hits
+        self.closing = False
+        """Whether connections end with the reply that is on its way."""
+        self._connections: set[Connection] = set()
+        self._machines = Machines(handler, settings, metrics)
+
+    def __call__(self) -> Connection:
+        """Make the protocol of a new connection."""
+        return Connection(self)
+
+    def machine(self, connection: Connection) -> Machine:
+        """Make aiohttp's side of a connection."""
+        return self._machines.make(connection)
+
+    def accept(self, connection: Connection) -> bool:
+        """Count a new connection; False if it is one too many."""
+        self._connections.add(connection)
+        self.metrics.connections.inc()
+        if len(self._connections) <= self.settings.max_connections:
+            return True
+        self.metrics.shed.labels("max_connections").inc()
+        return False
+
+    def forget(self, connection: Connection) -> None:
+        """A connection has ended."""
+        self._connections.discard(connection)
+        self.metrics.connections.dec()
+
+    async def shutdown(self, timeout: float) -> None:
+        """End idle connections now and the others after their reply, all within `timeout` s."""
+        ends = time.monotonic() + timeout
+        self.closing = True
+        self.hits = None
+        for connection in list(self._connections):
+            connection.stop()
+        sending = {each.sending for each in self._connections if each.sending is not None}
+        if sending:
+            _, late = await asyncio.wait(sending, timeout=timeout)
+            for task in late:  # which resets its connection: what was sent must not look whole
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+        await self._machines.shutdown(max(0.0, ends - time.monotonic()))
+        for connection in list(self._connections):
+            connection.close()
