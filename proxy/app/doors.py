@@ -15,7 +15,7 @@ from typing import Final
 
 from proxy.errors import cannot_listen
 from proxy.settings import Settings
-from proxy.web.connection import Listener
+from proxy.web.listener import Listener
 
 OWN_DOOR: Final = -1
 """Name of the door that a process has from its start."""
