@@ -3,7 +3,7 @@
 Belongs here: drawing it, as SVG text. Must not know: how anything was measured, files.
 
 Bars end at the median of the rounds, whiskers at the smallest and the largest. Colours are of
-medium lightness, and text follows the reader's colour scheme: both backgrounds will do.
+medium lightness, text too: a white and a dark background will do.
 """
 
 from __future__ import annotations
@@ -27,10 +27,9 @@ _BAR, _GAP, _TOP, _BOTTOM = 11, 14, 56, 34
 _LARGEST = 4.0
 """What is larger ends at the border, with its number beside it."""
 _STYLE = (
-    "text{font:12px system-ui,sans-serif;fill:#57606a}"
+    "text{font:12px system-ui,sans-serif;fill:#768390}"
     ".axis{stroke:#8b949e;stroke-width:1}.grid{stroke:#8b949e;stroke-opacity:.3}"
-    ".whisker{stroke:#57606a;stroke-width:1.4}"
-    "@media(prefers-color-scheme:dark){text{fill:#c9d1d9}.whisker{stroke:#c9d1d9}}"
+    ".whisker{stroke:#768390;stroke-width:1.6}"
 )
 
 

@@ -31,7 +31,7 @@ def run(_: Sequence[str], setup: Setup) -> Iterator[Outcome]:
     """Everyone asks for one cold clip at the same moment."""
     (setup.home / "files").mkdir()
     write_clip(setup.home / "files" / "clip4.mp4", LENGTH)
-    turns = range(setup.options.rounds + 1)
+    turns = range(1, setup.options.rounds + 1)
     clips = [f"{_KIND}-{who}{turn}" for turn in turns for who in ("one", "all")]
     cores = setup.cores.everyone
     with (
@@ -44,7 +44,9 @@ def run(_: Sequence[str], setup: Setup) -> Iterator[Outcome]:
 def _measure(field: Field, setup: Setup) -> Outcome:
     viewers = setup.options.crowd
     rounds = field.play(
-        setup.options.rounds, lambda server, number: _turn(field, server, number, viewers)
+        setup.options.rounds,
+        lambda server, number: _turn(field, server, number, viewers),
+        warm_up=False,
     )
     findings = [
         _finding(rounds, OURS, "upstream_gets", "upstream GETs", Mark(1, at_least=False)),

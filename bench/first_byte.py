@@ -79,7 +79,7 @@ def _cold(setup: Setup) -> Outcome:
 
 def _far(setup: Setup) -> Outcome:
     write_sparse_clip(setup.home / "files" / "clip500.mp4", _FAR_LENGTH)
-    clips = [f"{_FAR_KIND}-{turn}" for turn in range(setup.options.rounds + 1)]
+    clips = [f"{_FAR_KIND}-{turn}" for turn in range(setup.options.rounds)]
     with running(setup.home, setup.cores, clips) as field:
         slices = replace(field.nginx, prefix=SLICED)
         asked = {DIRECT: field.upstream, _SLICE: slices, **field.servers}
@@ -87,7 +87,6 @@ def _far(setup: Setup) -> Outcome:
         for clip in clips:
             rounds.append(in_turn(asked, [clip], _ask_far, _FAR_PAUSE))
             wait_quiet(field.ours)
-        rounds = rounds[1:]
         first_byte = "time to first byte"
         others = [name for name in field.servers if name not in {OURS, PEER}]
         return Outcome(

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from bench import chart
 from bench.archive import Record
-from bench.report import COLUMNS, cells, number
+from bench.report import COLUMNS, number
+from bench.report import cells as row_of
 from bench.results import Finding, Outcome, Spread
 
 PICTURE = Path("docs") / "images" / "bench.svg"
@@ -41,16 +42,22 @@ def replaced(text: str, body: str) -> str:
 
 def summary(record: Record) -> str:
     """Every goal, what was measured, and whether it is met."""
-    lines = [_where(record), ""]
-    lines += ["| | min / **median** / max | goal | |", "|---|---|---|---|"]
+    lines = [_where(record), "", "| | | min / **median** / max | goal | |", "|---|---|---|---|---|"]
     for outcome in record.outcomes:
+        title = short(outcome)
         for finding in outcome.findings:
             if finding.mark is not None:
                 verdict = outcome.verdict(finding).replace("pass", "met")
                 verdict = re.sub("^MISS", "**missed**", verdict)
-                what = f"{_titled(outcome, finding)}"
-                lines.append(f"| {what} | {_spread(finding)} | {finding.mark} | {verdict} |")
+                cells = (title, finding.name, _spread(finding), str(finding.mark), verdict)
+                lines.append(f"| {' | '.join(cells)} |")
+                title = ""
     return "\n".join(lines) + "\n"
+
+
+def short(outcome: Outcome) -> str:
+    """Its title without what is only to be known once."""
+    return outcome.title.partition(";")[0]
 
 
 def details(record: Record) -> str:
@@ -59,13 +66,9 @@ def details(record: Record) -> str:
 
 
 def _where(record: Record) -> str:
-    machine = ", ".join(f"{name} {value}" for name, value in record.machine.items())
+    machine = "; ".join(f"{name} {value}" for name, value in record.machine.items())
     rounds = max([len(one.rounds) for one in record.outcomes], default=0)
-    return f"Measured {record.date}, {rounds} rounds. {machine}."
-
-
-def _titled(outcome: Outcome, finding: Finding) -> str:
-    return f"{outcome.title}: {finding.name}".replace("|", "/")
+    return f"{record.date}, {rounds} rounds; {machine}."
 
 
 def _scenario(outcome: Outcome) -> str:
@@ -73,7 +76,7 @@ def _scenario(outcome: Outcome) -> str:
     if outcome.rounds:
         lines += [f"| | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|"]
         for server in outcome.servers:
-            row = " | ".join(cells(outcome.samples(server)))
+            row = " | ".join(row_of(outcome.samples(server)))
             lines.append(f"| {server} | {row} |")
         lines.append("")
     for finding in outcome.findings:

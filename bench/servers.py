@@ -44,21 +44,21 @@ class Field:
         return self.servers[PEER]
 
     def play(
-        self, rounds: int, turn: Callable[[Server, int], Sample], only: Sequence[str] = ()
+        self, rounds: int, turn: Callable[[Server, int], Sample], *, warm_up: bool = True
     ) -> list[Round]:
         """Give each server its turn, so many rounds; each round begins with another one.
 
-        Round 0 comes first and is not measured.
+        To warm up, a round 0 comes first and is not measured.
         """
-        names = [name for name in self.servers if not only or name in only]
+        names = list(self.servers)
         found = []
-        for number in range(rounds + 1):
+        for number in range(0 if warm_up else 1, rounds + 1):
             first = number % len(names)
             done = {
                 name: turn(self.servers[name], number) for name in names[first:] + names[:first]
             }
             found.append({name: done[name] for name in names})
-        return found[1:]
+        return found[-rounds:]
 
     def asked(self, expected: int = 0) -> int:
         """How often the upstream was asked since the last call; it writes that down at the end.
