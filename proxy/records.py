@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 """What a request id looks like; use `fullmatch`."""
@@ -212,4 +212,21 @@ class ByteStream(Protocol):
 
     async def close(self) -> None:
         """Let go of the connection; a body that was not read to its end costs it."""
+        ...
+
+
+@runtime_checkable
+class DirectStream(Protocol):
+    """A ByteStream that can put its bytes where the reader wants them, without a copy between."""
+
+    async def offer(self, buffer: memoryview) -> None:
+        """Let bytes into a buffer; wait for the first of them, or for the body's proper end.
+
+        More may follow until `take`, which must be called next; whoever is cancelled here has the
+        buffer back already. Raises what `ByteStream.read` raises.
+        """
+        ...
+
+    def take(self) -> int:
+        """Take the buffer back: how many bytes it begins with are new, 0 at the proper end."""
         ...

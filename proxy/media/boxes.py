@@ -107,7 +107,7 @@ class TopBoxes:
         self._position = 0
         self._header = b""
 
-    def feed(self, chunk: bytes) -> None:
+    def feed(self, chunk: bytes | memoryview) -> None:
         """Take the next bytes of the file, in order."""
         start, self._position = self._position, self._position + len(chunk)
         while self.end is not None and self.end < self._position:

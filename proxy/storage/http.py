@@ -18,6 +18,7 @@ from multidict import CIMultiDictProxy
 from yarl import URL
 
 from proxy.errors import BucketRefused, BucketUnavailable, FirstviewError
+from proxy.inflow import Inflow, Parsed, inflow_of
 from proxy.records import BodyHead
 from proxy.settings import Settings
 from proxy.storage.file_slice import FileSlice
@@ -78,9 +79,9 @@ class HttpClient:
     def __init__(self, session: aiohttp.ClientSession, settings: Settings) -> None:
         """Take the session, which stays the caller's, and the bucket's timeouts."""
         self._session = session
-        self._stall = settings.bucket_timeout
+        self.stall = settings.bucket_timeout
         self._timeout = aiohttp.ClientTimeout(
-            total=None, sock_connect=settings.bucket_connect_timeout, sock_read=self._stall
+            total=None, sock_connect=settings.bucket_connect_timeout, sock_read=self.stall
         )
 
     async def put(self, url: str, headers: Mapping[str, str], body: FileSlice) -> Headers:
@@ -127,7 +128,7 @@ class HttpClient:
         """Bound the time between chunks: aiohttp's own timeouts do not watch a body being sent."""
         with mapped_errors():
             async with asyncio.timeout(None) as timeout:
-                deadline = Deadline(timeout, self._stall + (self._timeout.sock_connect or 0))
+                deadline = Deadline(timeout, self.stall + (self._timeout.sock_connect or 0))
                 try:
                     yield deadline
                 finally:
@@ -215,21 +216,40 @@ def body_head(reply: aiohttp.ClientResponse, start: int, stop: int | None) -> Bo
 class HttpStream:
     """The body of a reply; see `ByteStream`."""
 
-    def __init__(self, reply: aiohttp.ClientResponse, head: BodyHead) -> None:
-        """Take over an open reply."""
+    def __init__(self, reply: aiohttp.ClientResponse, head: BodyHead, stall: float) -> None:
+        """Take over an open reply; `stall` is the longest wait for more of it, in seconds."""
         self.head = head
+        self._stall = stall
         self._reply = reply
         self._left = None if head.stop is None else head.stop - head.start
+        self._inflow: Inflow | Parsed | None = None
 
     async def read(self) -> bytes:
         """See `ByteStream.read`; BucketUnavailable for a short body, a reset or a stall."""
         with mapped_errors():
             chunk = await self._reply.content.readany()
-        if self._left is not None:
-            self._left -= len(chunk)
-            if (not chunk and self._left > 0) or self._left < 0:
-                raise BucketUnavailable("the bucket's body has not the length it announced")
+        self._count(len(chunk))
         return chunk
+
+    async def offer(self, buffer: memoryview) -> None:
+        """See `DirectStream.offer`; not to be mixed with `read`. Raises as `read` does."""
+        if self._inflow is None:
+            self._inflow = inflow_of(self._reply, self._left)
+        with mapped_errors():
+            async with asyncio.timeout(self._stall):
+                await self._inflow.offer(buffer)
+
+    def take(self) -> int:
+        """See `DirectStream.take`. Raises BucketUnavailable as `read` does."""
+        count = 0 if self._inflow is None else self._inflow.take()
+        self._count(count)
+        return count
+
+    def _count(self, count: int) -> None:
+        if self._left is not None:
+            self._left -= count
+            if (not count and self._left > 0) or self._left < 0:
+                raise BucketUnavailable("the bucket's body has not the length it announced")
 
     async def close(self) -> None:
         """Let go of the connection, which is kept if the body was read to its end."""

@@ -102,7 +102,7 @@ class S3Calls:
             )
             reply = await self._http.get(url, headers)
             try:
-                return HttpStream(reply, body_head(reply, start, stop))
+                return HttpStream(reply, body_head(reply, start, stop), self._http.stall)
             except BaseException:
                 reply.close()
                 raise

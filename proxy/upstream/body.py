@@ -11,6 +11,7 @@ import asyncio
 import aiohttp
 
 from proxy.errors import SourceChanged, SourceUnavailable
+from proxy.inflow import Inflow, Parsed, inflow_of
 from proxy.records import BodyHead
 from proxy.upstream.border import FOREIGN, broken
 
@@ -31,6 +32,7 @@ class UpstreamBody:
         self._stall = stall
         self._slots: asyncio.Semaphore | None = slots
         self._left = None if head.stop is None else head.stop - head.start
+        self._inflow: Inflow | Parsed | None = None
 
     async def read(self) -> bytes:
         """Return what has arrived, at most twice the read buffer; b"" at the proper end.
@@ -43,15 +45,34 @@ class UpstreamBody:
                 data = await self._content.readany()
         except FOREIGN as error:
             raise broken(error) from error
+        self._count(len(data))
+        return data
+
+    async def offer(self, buffer: memoryview) -> None:
+        """See `DirectStream.offer`; not to be mixed with `read`. Raises as `read` does."""
+        if self._inflow is None:
+            self._inflow = inflow_of(self._response, self._left)
+        try:
+            async with asyncio.timeout(self._stall):
+                await self._inflow.offer(buffer)
+        except FOREIGN as error:
+            raise broken(error) from error
+
+    def take(self) -> int:
+        """See `DirectStream.take`. Raises SourceUnavailable and SourceChanged as `read` does."""
+        count = 0 if self._inflow is None else self._inflow.take()
+        self._count(count)
+        return count
+
+    def _count(self, count: int) -> None:
         if self._left is not None:
-            self._left -= len(data)
+            self._left -= count
             if self._left < 0:
                 raise SourceChanged("The clip's source sends more bytes than it announced.")
-            if not data and self._left:
+            if not count and self._left:
                 raise SourceUnavailable("The clip's source ended the clip early.")
-        if not data:
+        if not count:
             self._give_slot_back()
-        return data
 
     async def close(self) -> None:
         """Let go of the connection: kept for the next request if read to the end, else closed."""

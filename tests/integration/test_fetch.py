@@ -7,10 +7,10 @@ import asyncio
 import gzip
 import hashlib
 import socket
-import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,6 @@ import aiohttp
 import pytest
 import pytest_asyncio
 from aiohttp.abc import AbstractResolver, ResolveResult
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import SecretStr
 
 from proxy import __version__
@@ -36,13 +33,14 @@ from proxy.errors import (
     SourceUnavailable,
     SourceUntrusted,
 )
-from proxy.records import ByteStream
+from proxy.records import ByteStream, DirectStream
 from proxy.settings import Settings, load
 from proxy.upstream.breaker import HostResting
 from proxy.upstream.fetch import Upstream
 from proxy.upstream.session import PrivateAddress, make_session
 from tests.fakes.fal import Behaviour, Clip, FakeFal, make_clip
 from tests.fakes.fal.behaviour import FOREVER
+from tests.fakes.tls import self_signed
 
 PATH = "files/b/clip.mp4"
 DATA = make_clip(700_000, seed=1)
@@ -123,19 +121,47 @@ async def upstream(make_upstream: MakeUpstream) -> Upstream:
     return make_upstream()
 
 
+@dataclass
+class Way:
+    """How a test reads bodies: as they come, or into a buffer of its own."""
+
+    direct: bool = False
+
+    async def read(self, body: ByteStream) -> bytes:
+        """The next bytes."""
+        if not self.direct:
+            return await body.read()
+        assert isinstance(body, DirectStream)
+        buffer = bytearray(50_000)
+        await body.offer(memoryview(buffer))
+        await asyncio.sleep(0)  # what comes meanwhile comes along
+        count = body.take()
+        await asyncio.sleep(0)  # nobody is reading
+        return bytes(buffer[:count])
+
+
+WAY = Way()
+
+
+@pytest.fixture(autouse=True, params=["in pieces", "into a buffer"])
+def way(request: pytest.FixtureRequest) -> None:
+    """Every test here reads in either way."""
+    WAY.direct = request.param == "into a buffer"
+
+
 async def read_all(body: ByteStream) -> bytes:
     pieces = []
     try:
-        while piece := await body.read():
+        while piece := await WAY.read(body):
             pieces.append(piece)
-        assert await body.read() == b""
+        assert await WAY.read(body) == b""
     finally:
         await body.close()
     return b"".join(pieces)
 
 
 async def read_until_it_breaks(body: ByteStream, arrived: bytearray) -> None:
-    while piece := await body.read():
+    while piece := await WAY.read(body):
         arrived += piece
 
 
@@ -678,7 +704,7 @@ async def test_an_address_off_the_list_costs_no_connection(
 async def test_a_certificate_that_nobody_vouches_for_is_refused(
     make_upstream: MakeUpstream, tmp_path: Path
 ) -> None:
-    context = _self_signed(tmp_path)
+    context = self_signed(tmp_path)
     served: list[object] = []
     server = await asyncio.start_server(
         lambda reader, writer: served.append(reader), "127.0.0.1", 0, ssl=context
@@ -690,30 +716,6 @@ async def test_a_certificate_that_nobody_vouches_for_is_refused(
         with pytest.raises(SourceUnavailable):
             await make_upstream().open(f"https://127.0.0.1:{port}/x.mp4")
     assert served == []
-
-
-def _self_signed(folder: Path) -> ssl.SSLContext:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.now(UTC)
-    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-    certificate = (
-        builder.not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .sign(key, hashes.SHA256())
-    )
-    pem = folder / "both.pem"
-    pem.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-        + certificate.public_bytes(serialization.Encoding.PEM)
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(pem)
-    return context
 
 
 # --- HEAD -------------------------------------------------------------------------------------
