@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from proxy.app.grace import Grace
 from proxy.app.places import Places
 from proxy.delivery.candidates import Candidates
+from proxy.delivery.claims import Claims
 from proxy.delivery.fill import Fills
 from proxy.delivery.flights import Flights
 from proxy.delivery.locate import Locator
@@ -51,17 +52,25 @@ async def open_corridor(places: Places, grace: Grace) -> AsyncIterator[Corridor]
         )
         await ownership.load()
         stack.push_async_callback(lambda: ownership.close(grace.left))
-        fills = Fills(
+        near = Near(places.bucket, places.disk, places.files, ownership)
+        claims = Claims(
             settings,
             spool_dir=places.spool_dir,
-            disk=places.disk,
+            near=near,
             owner=ownership,
             executor=places.executor,
             clock=clock,
             metrics=metrics,
         )
+        fills = Fills(
+            settings,
+            claims=claims,
+            disk=places.disk,
+            owner=ownership,
+            clock=clock,
+            metrics=metrics,
+        )
         flights = Flights(settings.max_fills)
-        near = Near(places.bucket, places.disk, places.files, ownership)
         rows = Remembered(settings, places.generations, clock, metrics)
         candidates = Candidates(settings, places.bucket, places.upstream, clock, metrics)
         locator = Locator(

@@ -11,21 +11,25 @@ import hashlib
 
 from proxy.delivery.sources import Source
 from proxy.delivery.spool import Spool
-from proxy.errors import CorruptClip, NotAClip, SourceChanged, SourceTimeout
+from proxy.errors import CorruptClip, NotAClip, SourceChanged, SourceTimeout, SourceUnavailable
 from proxy.media.boxes import FTYP_BYTES, TopBoxes, is_clip_start
-from proxy.records import ByteStream, ClipFacts
+from proxy.records import BodyHead, ByteStream, ClipFacts
 from proxy.storage import keys
 
 
 class Body:
     """An open source; what it announced first is what counts."""
 
-    def __init__(self, source: Source, stream: ByteStream) -> None:
-        """Take an open stream; use `open`."""
+    def __init__(self, source: Source, head: BodyHead, stream: ByteStream | None = None) -> None:
+        """Take what was announced first, and an open stream; use `open`.
+
+        Without a stream this is what another process had begun to read: `recall` what it has got,
+        then `reopen`.
+        """
         self.source = source
         self._stream = stream
-        self._head = stream.head
-        self.total = stream.head.total
+        self._head = head
+        self.total = head.total
         self._pending = b""
         self._position = 0
         self._boxes = TopBoxes()
@@ -38,7 +42,7 @@ class Body:
         error. Raises SourceError, BucketError, ObjectMissing.
         """
         stream = await source.open()
-        body = cls(source, stream)
+        body = cls(source, stream.head, stream)
         try:
             body._check_head(max_bytes)
             await body._check_first_bytes()
@@ -46,6 +50,16 @@ class Body:
             await stream.close()
             raise
         return body
+
+    @property
+    def is_open(self) -> bool:
+        """Whether somebody has opened the source, here."""
+        return self._stream is not None
+
+    @property
+    def head(self) -> BodyHead:
+        """What the source said of the whole clip."""
+        return self._head
 
     @property
     def validator(self) -> str | None:
@@ -89,10 +103,7 @@ class Body:
         return self.source.tier == "disk" or keys.META_ETAG in metadata
 
     async def _check_first_bytes(self) -> None:
-        while len(self._pending) < FTYP_BYTES:
-            chunk = await self._stream.read()
-            if not chunk:
-                break
+        while len(self._pending) < FTYP_BYTES and (chunk := await self._read()):
             self._pending += chunk
         if not self._is_vouched_for() and not is_clip_start(self._pending):
             msg = f"the source's first {len(self._pending)} bytes are not those of an mp4"
@@ -107,10 +118,19 @@ class Body:
         if self._pending:
             chunk, self._pending = self._pending, b""
         else:
-            chunk = await self._stream.read()
+            chunk = await self._read()
+        self.recall(chunk)
+        return chunk
+
+    async def _read(self) -> bytes:
+        if self._stream is None:
+            raise SourceUnavailable("nobody is reading the source")
+        return await self._stream.read()
+
+    def recall(self, chunk: bytes) -> None:
+        """Check bytes that come next, whoever read them. Raises CorruptClip as `read` does."""
         if not self._is_vouched_for():
             self._check_boxes(chunk)
-        return chunk
 
     def _check_boxes(self, chunk: bytes) -> None:
         self._position += len(chunk)
@@ -156,7 +176,8 @@ class Body:
 
     async def close(self) -> None:
         """Let go of the connection; may be called again."""
-        await self._stream.close()
+        if self._stream is not None:
+            await self._stream.close()
 
 
 async def _skip(stream: ByteStream, spool: Spool) -> bytes:

@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Iterator
 
 from proxy.delivery.sources import Source
-from proxy.delivery.spool import Spool
+from proxy.delivery.tail import Tail
 from proxy.errors import FirstviewError, Overloaded
 from proxy.records import ClipFacts
 from proxy.storage.open_files import OpenFile
@@ -41,7 +41,9 @@ class Flight:
         self.facts: ClipFacts | None = None
         self.source: Source | None = None
         self.validator: str | None = None
-        self.spool: Spool | None = None
+        self.spool: Tail | None = None
+        self.followed = False
+        """Whether another process of this machine brings it in, or has begun to."""
         self.copy: OpenFile | None = None
         """A whole clip that it is filled from, kept open as long as anybody needs the flight."""
         self.seeks = 0
@@ -82,6 +84,12 @@ class Flight:
             self._ready.exception()  # a flight without viewers has nobody to retrieve it
         if self.spool is not None:
             self.spool.fail(error)
+
+    def board(self, spool: Tail) -> None:
+        """Keep the file that viewers read from, open until the last of them is gone."""
+        if self.spool is None:
+            spool.acquire()
+            self.spool = spool
 
     def hold(self) -> None:
         """Keep the spool open for one more viewer, from before there is a spool."""

@@ -265,6 +265,7 @@ class Locator:
             if early is not None:
                 discard(early)
             raise
+        joined = joined or flight.followed
         tier = "flight" if joined else (flight.source or source).tier
         return View(facts=facts, tier=tier, flight=flight, early=early, collapsed=joined)
 

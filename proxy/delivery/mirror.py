@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from concurrent.futures import Executor
+from typing import Final
 
 import structlog
 
@@ -48,6 +49,8 @@ from proxy.storage.open_files import OpenFile
 
 _LOOKS = 4
 """Times that a clip is looked for which is overtaken by ids that are pointed elsewhere."""
+_WAITS: Final = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+"""Seconds between two looks whether another process has stored a clip."""
 
 log = structlog.get_logger()
 
@@ -99,6 +102,8 @@ class Mirrors:
             flight = self._board(*found)
         if flight is not None:
             await self._landed(flight)
+            if flight.followed and request_id not in self._ownership:
+                await self._stored_elsewhere(request_id)
         await self._stored(request_id)
 
     async def _look(self, request_id: str) -> tuple[Generation, OpenFile | None] | None:
@@ -181,6 +186,15 @@ class Mirrors:
         row = await self._rows.get(request_id)
         if row is None or row.status is not Status.STORED:
             raise SourceChanged("the clip was filled, but it is not what its id means by now")
+
+    async def _stored_elsewhere(self, request_id: str) -> None:
+        """Wait a while until the process that filled the clip has stored it. Raises StillKept."""
+        for wait in _WAITS:
+            row = await self._rows.get(request_id)
+            if row is None or row.status is not Status.AVAILABLE:
+                return
+            await asyncio.sleep(wait)
+        raise StillKept("another process of this machine is storing the clip")
 
     # -- what the bucket has already ---
 

@@ -7,11 +7,13 @@ Must not know: sources, flights, HTTP.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 
 from proxy.delivery import identity
 from proxy.delivery.own import Ownership
 from proxy.media import boxes
-from proxy.records import Generation
+from proxy.records import ClipFacts, Generation
 from proxy.storage import keys
 from proxy.storage.bucket import Bucket
 from proxy.storage.disk_cache import DiskCache
@@ -60,6 +62,15 @@ class Near:
             return present.acquire()
         self._files.put(request_id, file)
         return file.acquire()
+
+    def keep_open(self, fd: int, facts: ClipFacts) -> None:
+        """Keep a whole clip open that another process has brought here, if it still has a name."""
+        request_id = facts.request_id
+        if self.present(request_id) is not None or os.fstat(fd).st_nlink == 0:
+            return
+        with contextlib.suppress(OSError):  # too many open files: it is found by its name as well
+            tier = "bucket" if self._bucket.is_local else "disk"
+            self._files.put(request_id, OpenFile(os.dup(fd), facts, tier))
 
     async def _open_object(self, request_id: str, row: Generation | None) -> OpenFile | None:
         found = await self._bucket.open_local(keys.clip_key(request_id))

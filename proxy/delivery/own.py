@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import os
 from concurrent.futures import Executor
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -21,8 +22,9 @@ from cachetools import LRUCache
 from proxy.clock import Clock
 from proxy.delivery.commit import Commits, new_object
 from proxy.delivery.flights import Flight
-from proxy.delivery.kept import Kept, find_kept, forget_unfinished, id_of
+from proxy.delivery.kept import Kept
 from proxy.delivery.ledger import Ledger, Rows
+from proxy.delivery.leftovers import Leftovers, find_leftovers, forget, forget_clip, id_of
 from proxy.delivery.owner import Filled
 from proxy.delivery.shelf import Shelf
 from proxy.delivery.sources import BucketSource, Source, UpstreamSource
@@ -41,6 +43,10 @@ from proxy.storage.open_files import OpenFile, OpenFiles
 from proxy.telemetry.metrics import Metrics
 
 _DISTRUSTED = 1024
+_LOOK_EVERY = 10.0
+"""Seconds between two looks for what processes that ended have left in the spool."""
+_QUIET_FOR = 5.0
+"""Seconds that such a file is left to those who follow it, and go on with it at once."""
 
 log = structlog.get_logger()
 
@@ -80,7 +86,7 @@ class Ownership:
             metrics=metrics,
         )
         self._kept = self.storing.clips
-        self._unfinished: list[Path] = []
+        self._left = Leftovers()
         self.distrusted: LRUCache[str, bool] = LRUCache(_DISTRUSTED)
         """Ids whose object in the bucket was read and is not what it says it is."""
 
@@ -124,6 +130,7 @@ class Ownership:
             path=filled.spool.path,
             reservation=filled.reservation,
             file=file,
+            head=filled.head,
             upload=filled.upload,
             busy=True,
         )
@@ -169,39 +176,61 @@ class Ownership:
         if kept is not None:
             kept.superseded = True
             await self._shelf.discard(kept)
+        await self._shelf.in_thread(lambda: forget_clip(self._spool_dir, request_id))
 
     # -- until it is done ---
 
     async def load(self) -> None:
-        """Find what an earlier process left: whole clips are kept, everything else emptied."""
-        spooled = await self._shelf.in_thread(lambda: find_kept(self._spool_dir))
-        for found in spooled.whole:
-            reservation = self._disk.claim(found.facts.length)
-            self._kept[found.facts.request_id] = Kept.from_disk(found, reservation)
-        self._unfinished = spooled.unfinished
+        """Find what an earlier process left, before anything is filled here."""
+        self._left = await self._take_up(0.0)
         if self._kept:
             log.info("clips are waiting for the bucket", count=len(self._kept))
 
+    async def _take_up(self, quiet_for: float) -> Leftovers:
+        """Keep the whole clips of processes that ended; return what else they left."""
+        left = await self._shelf.in_thread(
+            lambda: find_leftovers(self._spool_dir, quiet_for=quiet_for)
+        )
+        for found in left.whole:
+            if found.facts.request_id in self._kept:
+                os.close(found.fd)  # for the next look
+                continue
+            reservation = self._disk.claim(found.facts.length)
+            self._kept[found.facts.request_id] = Kept.from_disk(found, reservation)
+        return left
+
     async def run(self) -> None:
         """See to what is kept and to what was left behind, for ever."""
-        aftermath = asyncio.create_task(self._see_to_what_was_left())
+        aftermath = asyncio.create_task(self._see_to_what_is_left())
         try:
             await self.storing.run()
         finally:
             aftermath.cancel()
             await asyncio.gather(aftermath, return_exceptions=True)
 
-    async def _see_to_what_was_left(self) -> None:
-        """Clear away and have mirrored what an earlier process was at when it died.
+    async def _see_to_what_is_left(self) -> None:
+        """Clear away and have mirrored what other processes were at when they ended, for ever.
 
-        Its files are forgotten only when both are done: this process may die as well.
+        Of this process's predecessor first, and then of any other of this machine. Files are
+        forgotten only when both are done: this process may end as well.
         """
-        paths = self._unfinished
-        unfinished = [id_of(path) for path in paths]
+        left = self._left
+        unfinished = [id_of(path) for path in (*left.begun, *left.useless)]
         await asyncio.gather(
             self._commits.clear([*unfinished, *self._kept]), self._have_mirrored(unfinished)
         )
-        await self._shelf.in_thread(lambda: forget_unfinished(paths))
+        asked = set(unfinished)
+        while True:
+            useless = left.useless
+            await self._shelf.in_thread(partial(forget, useless))
+            await asyncio.sleep(_LOOK_EVERY)
+            left = await self._take_up(_QUIET_FOR)
+            if left.whole:
+                log.info("clips of a process that ended are kept here", count=len(left.whole))
+                self.storing.retry_now()
+            unfinished = [id_of(path) for path in (*left.begun, *left.useless)]
+            await self._have_mirrored([name for name in unfinished if name not in asked])
+            asked = set(unfinished)
 
     async def _have_mirrored(self, request_ids: list[str]) -> None:
         """Let jobs bring in what was on its way, viewers or no viewers.

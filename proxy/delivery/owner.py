@@ -12,18 +12,22 @@ from proxy.delivery.flights import Flight
 from proxy.delivery.sources import Source
 from proxy.delivery.spool import Spool
 from proxy.errors import FirstviewError
-from proxy.records import ClipFacts
+from proxy.records import BodyHead, ClipFacts
 from proxy.storage.bucket import Upload
 from proxy.storage.disk_cache import Reservation
 
 
 @dataclass(slots=True, kw_only=True)
 class Filled:
-    """A whole, verified clip in its spool, ready to be handed over."""
+    """A whole, verified clip in its spool, ready to be handed over.
+
+    `head` is what its source said of it.
+    """
 
     flight: Flight
     source: Source
     facts: ClipFacts
+    head: BodyHead
     spool: Spool
     sha256: str
     reservation: Reservation

@@ -192,8 +192,9 @@ class _Stretch:
         source, spool = self._view.source, self._flight.spool
         if source is None:
             raise SourceUnavailable
-        if spool is not None and self._position == spool.mark.written:
-            held = Held(start=0, stop=self._position, digest=spool.digest())
+        proof = None if spool is None else spool.proof(self._position)
+        if proof is not None:
+            held = Held(start=0, stop=self._position, digest=proof)
         else:
             held = Held.nothing(self._position)
         await Through(

@@ -16,6 +16,7 @@ from typing import TypeVar
 import structlog
 
 from proxy.delivery.kept import Kept
+from proxy.storage import spool_file
 from proxy.storage.disk_cache import DiskCache, Reservation
 from proxy.storage.open_files import OpenFile, OpenFiles
 
@@ -57,22 +58,25 @@ class Shelf:
         request_id = file.facts.request_id
         if not self._keeps:
             reservation.release()
-            file.release()
-            await self.in_thread(lambda: path.unlink(missing_ok=True))
+            await self._remove(path, file)
             return True
         try:
             await self._disk.adopt(path, file.facts, reservation)
+            await self.in_thread(lambda: spool_file.unsay(file.fd, path))
         except OSError as error:
             log.warning("the disk cache failed", request_id=request_id, error=str(error))
             reservation.release()
-            file.release()
-            await self.in_thread(lambda: path.unlink(missing_ok=True))
+            await self._remove(path, file)
             return False
         if request_id in self._disk:
             self._files.put(request_id, file)
         else:  # evicted already
             file.release()
         return True
+
+    async def _remove(self, path: Path, file: OpenFile) -> None:
+        await self.in_thread(lambda: spool_file.remove(file.fd, path))
+        file.release()
 
     async def discard(self, kept: Kept) -> None:
         """Clear a kept clip away; a second call does nothing."""

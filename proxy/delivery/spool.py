@@ -1,12 +1,11 @@
 """The spool: one local file of a clip on its way in, which only grows.
 
-Belongs here: writing it, waiting on it, and letting go of it. Must not know: where its bytes come
-from, who reads it over what, or where it goes afterwards.
+Belongs here: whose it is to write, writing it, and letting go of it. Must not know: where its bytes
+come from, who reads it over what, or where it goes afterwards.
 
-One fill writes, holding an flock on the file; any number of viewers read with `os.sendfile` at
-offsets of their own. The file's length is the watermark, so another process can follow it too.
-Nobody is woken by a timer: whoever has read everything waits on `past`, and every append wakes
-all of them at once.
+One process fills a clip, holding an flock on its file; in any other process of the machine the same
+file is a spool that follows: its length is the watermark. When the lock falls free, whoever takes
+it goes on at the file's end, in the same file, under the eyes of its viewers.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import fcntl
 import hashlib
 import os
 from collections.abc import Callable, Iterator
@@ -22,12 +20,16 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import TypeVar
 
-from proxy.delivery.watermark import Watermark
-from proxy.errors import DiskExhausted, FirstviewError, SourceUnavailable
+from proxy.delivery.tail import Tail
+from proxy.errors import CorruptClip, DiskExhausted
+from proxy.records import BodyHead, ClipFacts
+from proxy.storage import spool_file
+from proxy.storage.facts_file import Growth, StoredFacts, read_facts, write_facts
 
 T = TypeVar("T")
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EMFILE}
+_REREAD = 1024 * 1024
 
 
 @contextlib.contextmanager
@@ -41,76 +43,91 @@ def disk_errors() -> Iterator[None]:
         raise
 
 
-class Spool:
-    """One clip's growing file. The digest and the watermark are kept with it."""
+class Spool(Tail):
+    """One clip's growing file. Who fills it keeps the digest of what is in it."""
 
-    def __init__(self, path: Path, fd: int, executor: Executor) -> None:
-        """Take an open, locked, empty file; use `create`."""
+    def __init__(self, path: Path, fd: int, executor: Executor, *, filling: bool) -> None:
+        """Take an open file; `filling`: its lock is ours. Use `claim`."""
+        super().__init__(fd)
         self.path = path
-        self.fd = fd
-        self.mark = Watermark()
+        self.filling = filling
+        """Whether this process is the one that writes."""
         self._executor = executor
         self._sha256 = hashlib.sha256()
         self._md5: hashlib._Hash | None = None
-        self._waiters: list[asyncio.Future[None]] = []
-        self._users = 1
+        self._digested = 0
         self._named = True
+        self._beside: tuple[ClipFacts, BodyHead] | None = None
 
     @classmethod
-    async def create(cls, path: Path, executor: Executor) -> Spool:
-        """Make the file and take its lock.
+    async def claim(cls, path: Path, executor: Executor) -> Spool:
+        """Open or make the file, and take its lock if no other process of this machine has it.
 
-        Raises DiskExhausted when there is no room, SourceUnavailable when another process of
-        this machine is filling the same clip.
+        Raises DiskExhausted when there is no room.
         """
-        opening = asyncio.get_running_loop().run_in_executor(executor, _create, path)
+        opening = asyncio.get_running_loop().run_in_executor(executor, _open, path)
         try:
-            fd = await asyncio.shield(opening)
+            fd, locked = await asyncio.shield(opening)
         except asyncio.CancelledError:
             await asyncio.wait({opening})
             if opening.exception() is None:
-                executor.submit(_undo, path, opening.result())
+                executor.submit(_undo, path, *opening.result())
             raise
-        return cls(path, fd, executor)
+        return cls(path, fd, executor, filling=locked)
 
     # -- the filler ---
 
     async def append(self, chunk: bytes) -> None:
         """Write bytes at the end and let viewers have them.
 
-        Raises DiskExhausted with the file as it was before, CorruptClip past the length.
+        Raises DiskExhausted, and then nobody has been given any of them; CorruptClip past the
+        length.
         """
         await self._in_thread(lambda: self._write(chunk))
         self.mark.advance(len(chunk))
         self._wake()
 
     def _write(self, chunk: bytes) -> None:
+        if self._beside is not None:
+            self._write_beside(*self._beside)
         with disk_errors():
             view, offset = memoryview(chunk), self.mark.written
             while view:
                 count = os.pwrite(self.fd, view, offset)
                 view, offset = view[count:], offset + count
+        self._digest(chunk)
+
+    def _digest(self, chunk: bytes) -> None:
         self._sha256.update(chunk)
         if self._md5 is not None:
             self._md5.update(chunk)
+        self._digested += len(chunk)
 
-    def announce(self, length: int) -> None:
-        """Say how long the clip is; viewers can be answered from here on."""
-        self.mark.announce(length)
-        self._wake()
+    def describe(self, facts: ClipFacts, head: BodyHead) -> None:
+        """Say what the clip is to whoever follows or takes over; `head` is what its source said.
+
+        It is written with the next bytes, before them.
+        """
+        self._beside = facts, head
+
+    def _write_beside(self, facts: ClipFacts, head: BodyHead) -> None:
+        growth = Growth(inode=spool_file.inode(self.fd), boot=spool_file.boot_id(), head=head)
+        with disk_errors():
+            write_facts(self.path.with_suffix(".json"), facts, growth=growth)
+        self._beside = None
 
     def verify(self) -> None:
-        """Let viewers have the last byte: the clip is what it says it is."""
+        """Let viewers have the last byte, in every process: the clip is what it says it is."""
         self.mark.verify()
+        spool_file.mark_whole(self.fd)
         self._wake()
 
-    def fail(self, error: FirstviewError) -> None:
-        """End the waiting of every viewer who has read all there is."""
-        self.mark.fail(error)
-        self._wake()
+    def give_up(self) -> None:
+        """Let whoever follows know that there is no room for the rest."""
+        spool_file.mark_given_up(self.fd)
 
     def expect_md5(self) -> None:
-        """Compute an MD5 too, because the source gave one; before the first byte is written."""
+        """Compute an MD5 too, because the source gave one; before the first byte is hashed."""
         self._md5 = hashlib.md5(usedforsecurity=False)
 
     @property
@@ -122,47 +139,95 @@ class Spool:
         """A copy of the SHA-256 over what has been written so far."""
         return self._sha256.copy()
 
+    def proof(self, position: int) -> hashlib._Hash | None:
+        """See `Tail.proof`."""
+        return self.digest() if position == self._digested else None
+
+    # -- from one process to the next ---
+
+    @property
+    def size(self) -> int:
+        """Bytes that the file holds, whoever wrote them."""
+        return spool_file.look(self.fd).size
+
+    async def beside(self) -> StoredFacts | None:
+        """What is said beside the file, if it is said of this very file."""
+        path = self.path.with_suffix(".json")
+        said = await self._in_thread(lambda: read_facts(path))
+        mine = said is not None and said.growth and said.growth.inode == spool_file.inode(self.fd)
+        return said if mine else None
+
+    async def held(self) -> StoredFacts | None:
+        """What can be gone on with: what is said beside the file, if that covers what it holds.
+
+        Bytes that were written before this machine last started prove nothing, unless all of them
+        have a digest.
+        """
+        said = await self.beside()
+        if said is None or said.growth is None or self.size > said.facts.length:
+            return None
+        boot = await self._in_thread(spool_file.boot_id)
+        return said if said.sha256 is not None or said.growth.boot == boot else None
+
+    async def still_named(self) -> bool:
+        """Whether the file still has its name, so that it is worth going on with."""
+        return await self._in_thread(lambda: spool_file.is_named(self.fd, self.path))
+
+    def follow(self, size: int) -> bool:
+        """Let viewers have what another process has written by now; whether that was more."""
+        grew = self.mark.follow(size)
+        if grew:
+            self._wake()
+        return grew
+
+    def found_whole(self, length: int) -> None:
+        """Let viewers have the last byte, which another process has verified."""
+        self.mark.announce(length)
+        self.mark.follow(length)
+        self.mark.verify()
+        self._wake()
+
+    async def take_over(self, each: Callable[[bytes], None]) -> None:
+        """Hash what an earlier filler has written, as if it came now; `each` sees all of it too.
+
+        Its lock has to be held. `each` runs in a thread, and may raise.
+        """
+        self.filling = True
+        size = self.size
+        await self._in_thread(lambda: self._hash(size, each))
+        self.mark.take_over(size)
+        self._wake()
+
+    def _hash(self, size: int, each: Callable[[bytes], None]) -> None:
+        position = 0
+        while position < size and (chunk := self._read(position, size)):
+            each(chunk)
+            self._digest(chunk)
+            position += len(chunk)
+        if position < size:
+            raise CorruptClip("the spool file was cut short")
+
+    def _read(self, position: int, size: int) -> bytes:
+        with disk_errors():
+            return os.pread(self.fd, min(_REREAD, size - position), position)
+
+    # -- its life ---
+
     async def remove(self) -> None:
         """Take the file's name away, once; viewers who still read it keep their bytes.
 
-        Not again, as another fill may have made a new file of that name.
+        Not again, as another fill may have made a new file of that name; and not by who follows.
         """
-        if not self._named:
+        if not self._named or not self.filling:
             return
         self._named = False
-        await self._in_thread(lambda: self.path.unlink(missing_ok=True))
+        await self._in_thread(lambda: spool_file.remove(self.fd, self.path))
 
-    # -- the viewers ---
-
-    async def past(self, position: int) -> int:
-        """Wait until more than `position` bytes are readable, and return how many are.
-
-        Raises the fill's failure when no more will come.
-        """
-        while (readable := self.mark.readable) <= position:
-            if self.mark.failure is not None:
-                raise self.mark.failure
-            if self.mark.verified:
-                break
-            waiter = asyncio.get_running_loop().create_future()
-            self._waiters.append(waiter)
-            await waiter
-        return readable
-
-    async def ended(self) -> None:
-        """Wait until the clip is whole or failed; raises nothing."""
-        while not self.mark.ended:
-            waiter = asyncio.get_running_loop().create_future()
-            self._waiters.append(waiter)
-            await waiter
-
-    def _wake(self) -> None:
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-
-    # -- its life ---
+    def let_go(self) -> None:
+        """Let the next process have the lock; viewers here go on reading what there is."""
+        if self.filling:
+            self.filling = False
+            spool_file.unlock(self.fd)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         """Do what blocks in a thread; whoever is cancelled waits for its end all the same.
@@ -177,48 +242,13 @@ class Spool:
             doing.exception()  # retrieved: there is nobody left to tell
             raise
 
-    def acquire(self) -> None:
-        """Keep the descriptor open for one more user."""
-        self._users += 1
 
-    def release(self) -> None:
-        """Give the descriptor up; the last user closes it, and with it the lock."""
-        self._users -= 1
-        if self._users == 0:
-            os.close(self.fd)
-
-
-def _create(path: Path) -> int:
-    """Open the path's file, empty and locked; one that loses its name before that is no use.
-
-    One that has bytes loses it here: they may be a local bucket's object, or somebody's who reads.
-    """
+def _open(path: Path) -> tuple[int, bool]:
     with disk_errors():
-        while True:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if _is_named(fd, path):
-                    if os.fstat(fd).st_size == 0:
-                        return fd
-                    path.unlink()
-            except BlockingIOError as error:
-                os.close(fd)
-                msg = "another process of this machine is filling this clip"
-                raise SourceUnavailable(msg) from error
-            except OSError:
-                os.close(fd)
-                raise
-            os.close(fd)
+        return spool_file.open_shared(path)
 
 
-def _undo(path: Path, fd: int) -> None:
-    path.unlink(missing_ok=True)
+def _undo(path: Path, fd: int, locked: bool) -> None:
+    if locked and not spool_file.look(fd).size:
+        path.unlink(missing_ok=True)
     os.close(fd)
-
-
-def _is_named(fd: int, path: Path) -> bool:
-    try:
-        return path.stat().st_ino == os.fstat(fd).st_ino
-    except FileNotFoundError:
-        return False

@@ -58,6 +58,23 @@ class Watermark:
             raise CorruptClip(msg)
         self.written += count
 
+    def follow(self, size: int) -> bool:
+        """Take the size of a file that another process writes; whether more can be read by it.
+
+        What is more than the clip's length is none of the clip.
+        """
+        before = self.readable
+        if not self.ended:
+            known = size if self.length is None else min(size, self.length)
+            self.written = max(self.written, known)
+        return self.readable > before
+
+    def take_over(self, size: int) -> None:
+        """Go on from that size; raises CorruptClip where the clip is shorter."""
+        if self.ended or (self.length is not None and size > self.length):
+            raise CorruptClip(f"{size} bytes are held of a clip of {self.length}")
+        self.written = size
+
     def verify(self) -> None:
         """Make the whole clip readable; raises CorruptClip unless every byte is here."""
         if self.length is None or self.written != self.length or self.failure is not None:

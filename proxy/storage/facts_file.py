@@ -10,20 +10,38 @@ import os
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import orjson
 
-from proxy.records import ClipFacts
+from proxy.records import BodyHead, ClipFacts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Growth:
+    """What it takes to go on with a clip that another process had begun.
+
+    `inode` and `boot` say of which file this is said, and since when; `head` is what the source
+    said of the whole clip.
+    """
+
+    inode: int
+    boot: str
+    head: BodyHead
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredFacts:
-    """Facts of a whole local clip; the rest only of one that its bucket does not have yet."""
+    """Facts of a local clip. The rest only of one that its bucket does not have yet.
+
+    Without `sha256` it is not known to be whole.
+    """
 
     facts: ClipFacts
     sha256: str | None = None
     fal_url: str | None = None
     prompt_hash: str | None = None
+    growth: Growth | None = None
 
 
 def write_facts(
@@ -33,6 +51,7 @@ def write_facts(
     sha256: str | None = None,
     fal_url: str | None = None,
     prompt_hash: str | None = None,
+    growth: Growth | None = None,
     durable: bool = False,
 ) -> None:
     """Replace the file atomically; `durable` waits until the disk has it. Blocks."""
@@ -46,6 +65,7 @@ def write_facts(
         "sha256": sha256,
         "fal_url": fal_url,
         "prompt_hash": prompt_hash,
+        "growth": None if growth is None else _grown(growth),
     }
     with temporary.open("wb") as file:
         file.write(orjson.dumps(body))
@@ -70,9 +90,44 @@ def read_facts(path: Path) -> StoredFacts | None:
             sha256=_text_or_none(body["sha256"]),
             fal_url=_text_or_none(body["fal_url"]),
             prompt_hash=_text_or_none(body.get("prompt_hash")),
+            growth=_growth(body.get("growth"), _length(body["length"])),
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _grown(growth: Growth) -> dict[str, Any]:
+    head = growth.head
+    return {
+        "inode": growth.inode,
+        "boot": growth.boot,
+        "validator": head.validator,
+        "last_modified": head.last_modified,
+        "md5": None if head.md5 is None else head.md5.hex(),
+        "metadata": head.metadata,
+    }
+
+
+def _growth(body: Any, length: int) -> Growth | None:  # noqa: ANN401 - any JSON there is
+    if body is None:
+        return None
+    md5, when, metadata = body["md5"], body["last_modified"], body["metadata"]
+    head = BodyHead(
+        start=0,
+        stop=length,
+        total=length,
+        validator=_text_or_none(body["validator"]),
+        last_modified=None if when is None else _time(when),
+        md5=None if md5 is None else bytes.fromhex(_text(md5)),
+        metadata=None if metadata is None else {_text(k): _said(v) for k, v in metadata.items()},
+    )
+    return Growth(inode=_length(body["inode"]), boot=_text(body["boot"]), head=head)
+
+
+def _said(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
 
 
 def _text(value: object) -> str:

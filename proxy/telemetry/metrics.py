@@ -61,6 +61,12 @@ class Metrics:
             ["source", "outcome"],
             registry=registry,
         )
+        self.followed = Counter(
+            "firstview_followed_fills",
+            "Fills of other processes of this machine that were followed, by how that ended.",
+            ["end"],
+            registry=registry,
+        )
         self.fills_in_flight = Gauge(
             "firstview_fills_in_flight", "Clips on their way in.", registry=registry
         )

@@ -61,7 +61,7 @@ class Spooling(RuleBasedStateMachine):
     def begin(self, data: bytes) -> None:
         self.data = data
         path = self.folder / "clip.part"
-        self.spool = self.run(Spool.create(path, self.executor))
+        self.spool = self.run(Spool.claim(path, self.executor))
         self.inode = os.fstat(self.spool.fd).st_ino
 
     def run(self, work: Coroutine[None, None, T]) -> T:

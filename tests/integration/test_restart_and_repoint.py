@@ -267,13 +267,17 @@ async def test_a_fill_that_a_stop_cut_off_is_done_by_the_next_process(
         async with raw_client(origin.app.public_port) as viewer:
             await viewer.ask(path_of("clip"))
             await viewer.head()
-    assert list((tmp_path / "spool").iterdir()) == []
+    [part] = (tmp_path / "spool").glob("*.part")
+    held = part.stat().st_size
     hold.set()
     async with running_origin(tmp_path, fal) as restarted:
         _, body = await restarted.get("clip")
         assert body == OLD
         await restarted.stored("clip")
-        assert len(fal.gets(path)) == 2
+        assert restarted.leftovers() == []
+    _, second = fal.gets(path)
+    assert second.headers["range"] == f"bytes={held}-"
+    assert second.headers["if-range"]
 
 
 async def test_a_process_that_is_told_to_stop_finishes_its_replies_and_fills(

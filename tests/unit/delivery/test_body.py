@@ -104,7 +104,7 @@ def stream(
 async def spool(tmp_path: Path) -> AsyncIterator[Spool]:
     """A spool that holds the first 2000 bytes."""
     with ThreadPoolExecutor(1) as executor:
-        spool = await Spool.create(tmp_path / "clip.part", executor)
+        spool = await Spool.claim(tmp_path / "clip.part", executor)
         await spool.append(DATA[:2000])
         yield spool
         spool.release()

@@ -144,7 +144,7 @@ async def test_the_last_of_fill_and_viewers_closes_the_spool(tmp_path: Path) -> 
     with ThreadPoolExecutor(1) as executor:
         flight = Flight("clip", (), by_range=False)
         flight.hold()  # a viewer, before there is a spool
-        flight.spool = await Spool.create(tmp_path / "clip.part", executor)
+        flight.spool = await Spool.claim(tmp_path / "clip.part", executor)
         fd = flight.spool.fd
         flight.drop()
         os.fstat(fd)

@@ -25,7 +25,7 @@ from proxy.delivery.owner import Filled
 from proxy.delivery.sources import UpstreamSource
 from proxy.delivery.spool import Spool
 from proxy.errors import BucketUnavailable, CatalogUnavailable, ObjectConflict
-from proxy.records import ClipFacts, Generation, Status
+from proxy.records import BodyHead, ClipFacts, Generation, Status
 from proxy.storage.disk_cache import DiskCache
 from proxy.storage.open_files import OpenFiles
 from proxy.telemetry.metrics import Metrics
@@ -183,7 +183,7 @@ class Stage:
         )
         reservation = await self.disk.reserve(len(DATA))
         assert reservation is not None
-        spool = await Spool.create(self.spool_dir / f"{request_id}.x.part", self.threads)
+        spool = await Spool.claim(self.spool_dir / f"{request_id}.x.part", self.threads)
         spool.announce(len(DATA))
         await spool.append(DATA)
         spool.verify()
@@ -194,6 +194,7 @@ class Stage:
                 flight=flight,
                 source=source,
                 facts=facts,
+                head=BodyHead(start=0, stop=len(DATA), total=len(DATA)),
                 spool=spool,
                 sha256=hashlib.sha256(DATA).hexdigest(),
                 reservation=reservation,

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import hashlib
 import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from proxy.delivery.spool import Spool
-from proxy.errors import DiskExhausted, SourceUnavailable
+from proxy.errors import DiskExhausted
+from proxy.records import BodyHead, ClipFacts
+from proxy.storage import spool_file
+
+FACTS = ClipFacts(
+    request_id="clip", length=10, etag="e" * 32, last_modified=datetime(2026, 1, 1, tzinfo=UTC)
+)
+HEAD = BodyHead(
+    start=0, stop=10, total=10, validator='"tag"', md5=b"0" * 16, metadata={"some": "thing"}
+)
 
 
 @pytest.fixture
@@ -22,19 +33,50 @@ def executor() -> Iterator[ThreadPoolExecutor]:
         yield threads
 
 
-async def test_a_second_filler_of_the_same_clip_is_refused(
+async def test_the_second_who_claims_a_clip_follows_the_first(
     tmp_path: Path, executor: ThreadPoolExecutor
 ) -> None:
     path = tmp_path / "clip.part"
-    first = await Spool.create(path, executor)
+    first = await Spool.claim(path, executor)
     await first.append(b"bytes")
-    with pytest.raises(SourceUnavailable):
-        await Spool.create(path, executor)
+    second = await Spool.claim(path, executor)
+    assert (first.filling, second.filling) == (True, False)
+    await second.remove()
     assert path.read_bytes() == b"bytes"
     first.release()
-    second = await Spool.create(path, executor)
-    assert path.read_bytes() == b""
-    second.release()
+    third = await Spool.claim(path, executor)
+    assert (third.filling, third.size) == (True, 5)
+    for spool in (second, third):
+        spool.release()
+
+
+async def test_who_goes_on_with_a_clip_has_the_digest_of_all_of_it(
+    tmp_path: Path, executor: ThreadPoolExecutor
+) -> None:
+    path = tmp_path / "clip.part"
+    first = await Spool.claim(path, executor)
+    first.describe(FACTS, HEAD)
+    await first.append(b"12345")
+    follower = await Spool.claim(path, executor)
+    said = await follower.beside()
+    assert said is not None
+    assert (said.facts, said.growth and said.growth.head) == (FACTS, HEAD)
+    follower.announce(10)
+    assert follower.follow(5)
+    assert await follower.past(0) == 5
+    first.release()
+    assert spool_file.try_lock(follower.fd)
+    seen: list[bytes] = []
+    follower.expect_md5()
+    await follower.take_over(seen.append)
+    await follower.append(b"67890")
+    assert follower.mark.readable == 9
+    follower.verify()
+    assert (seen, follower.mark.readable) == ([b"12345"], 10)
+    assert follower.digest().digest() == hashlib.sha256(b"1234567890").digest()
+    assert follower.md5 == hashlib.md5(b"1234567890").digest()
+    assert path.read_bytes() == b"1234567890"
+    follower.release()
 
 
 async def test_a_new_fill_leaves_the_bytes_of_a_file_that_was_left_there_to_its_other_names(
@@ -43,7 +85,10 @@ async def test_a_new_fill_leaves_the_bytes_of_a_file_that_was_left_there_to_its_
     path, committed = tmp_path / "clip.part", tmp_path / "object"
     path.write_bytes(b"the bucket's")
     os.link(path, committed)
-    spool = await Spool.create(path, executor)
+    left = await Spool.claim(path, executor)
+    await left.remove()
+    left.release()
+    spool = await Spool.claim(path, executor)
     await spool.append(b"new")
     assert (path.read_bytes(), committed.read_bytes()) == (b"new", b"the bucket's")
     spool.release()
@@ -53,9 +98,9 @@ async def test_a_file_of_the_same_name_that_is_not_ours_is_not_removed(
     tmp_path: Path, executor: ThreadPoolExecutor
 ) -> None:
     path = tmp_path / "clip.part"
-    first = await Spool.create(path, executor)
+    first = await Spool.claim(path, executor)
     await first.remove()
-    second = await Spool.create(path, executor)
+    second = await Spool.claim(path, executor)
     await first.remove()
     first.release()
     assert path.exists()
@@ -66,7 +111,7 @@ async def test_a_file_of_the_same_name_that_is_not_ours_is_not_removed(
 async def test_a_disk_that_refuses_is_no_room(
     tmp_path: Path, executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    spool = await Spool.create(tmp_path / "clip.part", executor)
+    spool = await Spool.claim(tmp_path / "clip.part", executor)
     await spool.append(b"12345")
 
     def refuse(*_: object) -> int:
@@ -86,7 +131,7 @@ async def test_short_writes_are_continued(
     tmp_path: Path, executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "clip.part"
-    spool = await Spool.create(path, executor)
+    spool = await Spool.claim(path, executor)
     real = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda fd, data, at: real(fd, data[:3], at))
     await spool.append(b"0123456789")
@@ -99,7 +144,7 @@ async def test_a_write_that_is_cancelled_ends_before_its_file_is_closed(
     tmp_path: Path, executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else the number of the descriptor could be another clip's when the bytes are written."""
-    spool = await Spool.create(tmp_path / "clip.part", executor)
+    spool = await Spool.claim(tmp_path / "clip.part", executor)
     begun, go_on, real = threading.Event(), threading.Event(), os.pwrite
 
     def slowly(fd: int, data: bytes, at: int) -> int:
@@ -135,7 +180,7 @@ async def test_a_spool_whose_maker_is_cancelled_leaves_no_file_and_no_lock(
     path = tmp_path / "clip.part"
     before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(20):
-        making = asyncio.create_task(Spool.create(path, executor))
+        making = asyncio.create_task(Spool.claim(path, executor))
         await asyncio.sleep(0)
         making.cancel()
         await asyncio.gather(making, return_exceptions=True)

@@ -1,0 +1,199 @@
+"""Pouring: the bytes of one clip from its source into its spool, up to the proof that they are it.
+
+Belongs here: announcing, copying, resuming and verifying. Must not know: who claimed the clip, what
+becomes of it afterwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import structlog
+
+from proxy.clock import Clock
+from proxy.delivery.body import Body
+from proxy.delivery.flights import Flight
+from proxy.delivery.owner import Owner
+from proxy.delivery.pace import Pace
+from proxy.delivery.patience import Patience
+from proxy.delivery.spool import Spool
+from proxy.errors import (
+    BucketError,
+    CorruptClip,
+    DiskExhausted,
+    FirstviewError,
+    NotAClip,
+    SourceUnavailable,
+)
+from proxy.records import ClipFacts
+from proxy.settings import Settings
+from proxy.storage.bucket import Upload
+from proxy.storage.disk_cache import DiskCache, Reservation
+from proxy.telemetry.metrics import Metrics
+
+_WRITES_AT_ONCE = 8
+"""As many as there are disk threads. More would only queue there, and every clip that is about to
+begin would wait behind the chunks of all that have begun: of 200 at once, half began too late."""
+
+log = structlog.get_logger()
+
+
+class Pouring:
+    """Pours; what all fills of this process share."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        disk: DiskCache,
+        owner: Owner,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
+        """Take the limits."""
+        self._settings = settings
+        self._disk = disk
+        self._owner = owner
+        self._clock = clock
+        self._metrics = metrics
+        self._pace = Pace(settings.mirror_bandwidth, clock)
+        self._writing = asyncio.Semaphore(_WRITES_AT_ONCE)
+
+    async def pour(
+        self,
+        flight: Flight,
+        body: Body,
+        spool: Spool,
+        reservation: Reservation,
+        *,
+        facts: ClipFacts | None,
+        unowned: contextlib.AsyncExitStack,
+    ) -> Upload | None:
+        """Bring the whole clip into the spool, verified; return the upload that runs beside it.
+
+        `facts` are what another process has told viewers already; `unowned` is told how to abandon
+        the upload. Raises what makes it impossible.
+        """
+        upload = None
+        if body.total is not None:
+            facts = facts or body.facts(body.total)
+            upload = await self._land(flight, body, spool, facts, unowned)
+        await self._read_all(flight, body, spool, upload, reservation)
+        if body.total is None:
+            facts = body.facts(spool.mark.written)
+            upload = await self._land(flight, body, spool, facts, unowned)
+        _verify(body, spool)
+        return upload
+
+    async def _land(
+        self,
+        flight: Flight,
+        body: Body,
+        spool: Spool,
+        facts: ClipFacts,
+        unowned: contextlib.AsyncExitStack,
+    ) -> Upload | None:
+        """Announce the clip: from here on viewers are being answered."""
+        spool.announce(facts.length)
+        if body.total is not None and spool.mark.written == 0:
+            spool.describe(facts, body.head)
+        upload = await self._owner.seen(flight, body.source, facts)
+        if upload is not None:
+            unowned.callback(self._owner.abandon, upload)
+        flight.land(facts)
+        return upload
+
+    async def _read_all(
+        self,
+        flight: Flight,
+        body: Body,
+        spool: Spool,
+        upload: Upload | None,
+        reservation: Reservation,
+    ) -> None:
+        """Read the source to its end, however often it breaks, and whoever had begun to read it."""
+        patience = Patience(self._settings, self._clock)
+        if not body.is_open:
+            if spool.mark.written == body.total:
+                return
+            ended = SourceUnavailable("the process that was fetching the clip has ended")
+            patience.progress(spool.mark.written)
+            await self._resume(flight, body, spool, patience, ended)
+        while True:
+            try:
+                await self._copy(flight, body, spool, upload, reservation)
+            except FirstviewError as error:
+                if not error.retryable or body.total is None:
+                    raise
+                patience.progress(spool.mark.written)
+                await self._resume(flight, body, spool, patience, error)
+            else:
+                return
+
+    async def _copy(
+        self,
+        flight: Flight,
+        body: Body,
+        spool: Spool,
+        upload: Upload | None,
+        reservation: Reservation,
+    ) -> None:
+        """Move bytes until the body's proper end; raises SourceUnavailable if that is too soon."""
+        while chunk := await body.read():
+            written = spool.mark.written + len(chunk)
+            if written > self._settings.max_clip_bytes:
+                msg = "the clip is larger than FIRSTVIEW_MAX_CLIP_BYTES"
+                raise NotAClip(msg)
+            if written > reservation.size and not await self._disk.grow(reservation, written):
+                raise DiskExhausted
+            async with self._writing:
+                await spool.append(chunk)
+            self._metrics.filled_bytes.labels(body.source.tier).inc(len(chunk))
+            if upload is not None:
+                with contextlib.suppress(BucketError):  # what this cannot send, commit does
+                    await upload.advance(written)
+            await self._pace.spend(flight, len(chunk))
+        if body.total is not None and spool.mark.written < body.total:
+            msg = f"the source ended after {spool.mark.written} of {body.total} bytes"
+            raise SourceUnavailable(msg)
+
+    async def _resume(
+        self,
+        flight: Flight,
+        body: Body,
+        spool: Spool,
+        patience: Patience,
+        error: FirstviewError,
+    ) -> None:
+        """Continue a broken body from the watermark, or raise what makes that impossible."""
+        await body.close()
+        while True:
+            self._metrics.resumes.labels(body.source.tier).inc()
+            log.info(
+                "resuming",
+                request_id=flight.request_id,
+                at=spool.mark.written,
+                error=error.slug,
+                detail=error.detail,
+            )
+            await patience.wait(error)
+            try:
+                await body.reopen(spool, patience.left)
+            except FirstviewError as again:
+                if not again.retryable:
+                    raise
+                error = again
+            else:
+                return
+
+
+def _verify(body: Body, spool: Spool) -> None:
+    """Compare with everything that the source said, then let the last byte go."""
+    wrong_md5 = body.md5 is not None and spool.md5 != body.md5
+    if wrong_md5 or body.sha256 not in {None, spool.digest().hexdigest()}:
+        msg = f"the digest that the {body.source.tier} gave is not that of its bytes"
+        error = CorruptClip(msg)
+        spool.fail(error)
+        raise error
+    spool.verify()

@@ -1,0 +1,92 @@
+"""A tail: the readers' side of a local clip that may still be growing.
+
+Belongs here: waiting for bytes, and keeping the descriptor open for as long as anybody reads. Must
+not know: who writes the file, this process or another.
+
+Nobody is woken by a timer: whoever has read everything waits on `past`, and every change wakes all
+of them at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+
+from proxy.delivery.watermark import Watermark
+from proxy.errors import FirstviewError
+
+
+class Tail:
+    """One clip's file, read up to its watermark with `os.sendfile`, at offsets of one's own."""
+
+    def __init__(self, fd: int) -> None:
+        """Own the descriptor from here on; the maker is its first user."""
+        self.fd = fd
+        self.mark = Watermark()
+        self._waiters: list[asyncio.Future[None]] = []
+        self._users = 1
+
+    @classmethod
+    def whole(cls, fd: int, length: int) -> Tail:
+        """A clip that is whole and verified already, as one that grows no more."""
+        tail = cls(fd)
+        tail.mark.announce(length)
+        tail.mark.follow(length)
+        tail.mark.verify()
+        return tail
+
+    async def past(self, position: int) -> int:
+        """Wait until more than `position` bytes are readable, and return how many are.
+
+        Raises the fill's failure when no more will come.
+        """
+        while (readable := self.mark.readable) <= position:
+            if self.mark.failure is not None:
+                raise self.mark.failure
+            if self.mark.verified:
+                break
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            await waiter
+        return readable
+
+    async def ended(self) -> None:
+        """Wait until the clip is whole or failed; raises nothing."""
+        while not self.mark.ended:
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            await waiter
+
+    def announce(self, length: int) -> None:
+        """Say how long the clip is; viewers can be answered from here on."""
+        self.mark.announce(length)
+        self._wake()
+
+    def fail(self, error: FirstviewError) -> None:
+        """End the waiting of every viewer who has read all there is."""
+        self.mark.fail(error)
+        self._wake()
+
+    def _wake(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def proof(self, position: int) -> hashlib._Hash | None:  # noqa: ARG002 - nobody hashes here
+        """Return the SHA-256 of the first `position` bytes, where that is known."""
+        return None
+
+    async def remove(self) -> None:
+        """Take the file's name away, if it is this process's own; there is nothing to do here."""
+
+    def acquire(self) -> None:
+        """Keep the descriptor open for one more user."""
+        self._users += 1
+
+    def release(self) -> None:
+        """Give the descriptor up; the last user closes it, and with it the lock."""
+        self._users -= 1
+        if self._users == 0:
+            os.close(self.fd)
