@@ -43,9 +43,9 @@ from proxy.storage.open_files import OpenFile, OpenFiles
 from proxy.telemetry.metrics import Metrics
 
 _DISTRUSTED = 1024
-_LOOK_EVERY = 10.0
+_LOOK_EVERY = 5.0
 """Seconds between two looks for what processes that ended have left in the spool."""
-_QUIET_FOR = 5.0
+_QUIET_FOR = 3.0
 """Seconds that such a file is left to those who follow it, and go on with it at once."""
 
 log = structlog.get_logger()
