@@ -26,7 +26,6 @@ _IDLE = Mark(110.0, at_least=False)
 _CONNECTED = Mark(220.0, at_least=False)
 _FILLING = Mark(280.0, at_least=False)
 _SETTLE = 1.0
-_ASKING = 5.0
 _FILL_LENGTH = 80 * 1000 * 1000
 _RATES = (200_000.0, 400_000.0, 700_000.0, 1_000_000.0)
 _SPARE = 8 * 1024 * MIB
@@ -59,7 +58,7 @@ def _connected(setup: Setup) -> Outcome:
             with viewers(server.port, count) as crowd:
                 once, cut = drain(crowd, iter((wanted * count)[:count]), seconds=30)
                 kept = largest(server)
-                done, _ = drain(crowd, itertools.cycle(wanted), seconds=_ASKING)
+                done, _ = drain(crowd, itertools.cycle(wanted), seconds=setup.options.seconds + 1)
                 asking = largest(server)
             ours = name == OURS
             if ours:
