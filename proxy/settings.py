@@ -288,6 +288,9 @@ class Settings(BaseSettings):
     cache_max_bytes: Size = _setting(
         "20GiB", "Bytes of local disk for cached clips, clips on their way in, and kept ones."
     )
+    cache_room_wait: Seconds = _setting(
+        "1s", "Longest wait for cached clips to make room before a clip is streamed through."
+    )
     open_files: int = _setting(1024, "Descriptors of clips kept open between requests.", ge=1)
     facts_ttl: Seconds = _setting(
         "60s", "Longest time that facts about a clip are believed without asking the catalog."

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Final
 
 from proxy.app.grace import Grace
 from proxy.app.places import Places
@@ -21,6 +22,12 @@ from proxy.delivery.mirror import Mirrors
 from proxy.delivery.near import Near
 from proxy.delivery.own import Ownership
 from proxy.delivery.remembered import Remembered
+from proxy.storage.open_files import OpenFiles
+
+_HEED: Final = 0.1
+"""Seconds between two looks at what other processes did."""
+_FILES: Final = 32
+"""Open files looked at each time: 1,024 of them take three seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +81,13 @@ async def open_corridor(places: Places, grace: Grace) -> AsyncIterator[Corridor]
         rows = Remembered(settings, places.generations, clock, metrics)
         candidates = Candidates(settings, places.bucket, places.upstream, clock, metrics)
         locator = Locator(
-            settings, near=near, rows=rows, candidates=candidates, flights=flights, fills=fills
+            settings,
+            near=near,
+            rows=rows,
+            candidates=candidates,
+            flights=flights,
+            fills=fills,
+            forgets=places.shared.forgets,
         )
         ownership.storing.on_stored = rows.stored
         mirrors = Mirrors(
@@ -92,7 +105,17 @@ async def open_corridor(places: Places, grace: Grace) -> AsyncIterator[Corridor]
         stack.push_async_callback(lambda: flights.drain(grace.left))
         retries = asyncio.create_task(ownership.run(), name="kept clips")
         stack.push_async_callback(cancel, retries)
+        heeding = asyncio.create_task(_heed(locator, places.files), name="other processes")
+        stack.push_async_callback(cancel, heeding)
         yield Corridor(flights=flights, ownership=ownership, locator=locator, mirrors=mirrors)
+
+
+async def _heed(locator: Locator, files: OpenFiles) -> None:
+    """Let go of what other processes forgot or evicted, also while nobody asks for anything."""
+    while True:
+        await asyncio.sleep(_HEED)
+        locator.heed()
+        files.drop_nameless(_FILES)
 
 
 async def cancel(task: asyncio.Task[None]) -> None:

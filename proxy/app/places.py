@@ -27,6 +27,7 @@ from proxy.storage.bucket import Bucket
 from proxy.storage.disk_cache import DiskCache
 from proxy.storage.open_files import OpenFiles
 from proxy.storage.opening import open_bucket
+from proxy.storage.shared import Shared
 from proxy.telemetry.metrics import Metrics
 from proxy.upstream.fetch import Upstream
 
@@ -51,6 +52,7 @@ class Places:
     generations: Generations
     bucket: Bucket
     upstream: Upstream
+    shared: Shared
     disk: DiskCache
     files: OpenFiles
 
@@ -82,15 +84,21 @@ async def open_places(
         bucket = await open_bucket(bucket_url, settings, session)
         stack.push_async_callback(bucket.close)
         upstream = await stack.enter_async_context(Upstream(settings, clock=clock))
+        run = keys.run_dir(settings.data_dir)
+        shared = await asyncio.get_running_loop().run_in_executor(executor, Shared, run)
+        stack.callback(shared.close)
         disk = DiskCache(
-            keys.cache_dir(local_dir),
+            keys.cache_dir(settings.data_dir),
+            shared,
             max_bytes=settings.cache_max_bytes,
             keep_free=settings.disk_reserve,
+            patience=settings.cache_room_wait,
             executor=executor,
             on_evict=files.drop,
             evictions=metrics.evictions,
         )
-        await disk.load()
+        await disk.start()
+        stack.push_async_callback(disk.close)
         yield Places(
             settings=settings,
             clock=clock,
@@ -103,6 +111,7 @@ async def open_places(
             generations=Generations(catalog, **of_new_rows(settings), clock=clock),
             bucket=bucket,
             upstream=upstream,
+            shared=shared,
             disk=disk,
             files=files,
         )

@@ -178,12 +178,17 @@ class Flights:
 
     async def supersede(self, request_id: str) -> None:
         """The id was re-pointed: present viewers finish, nothing of it is kept, none join."""
+        flight = self.cut(request_id)
+        if flight is not None and flight.spool is not None:
+            await flight.spool.remove()
+
+    def cut(self, request_id: str) -> Flight | None:
+        """Let nobody join the flight of an id that was re-pointed; what it has stays for now."""
         self.repointed += 1
         flight = self._flights.pop(request_id, None)
         if flight is not None:
             flight.superseded = True
-            if flight.spool is not None:
-                await flight.spool.remove()
+        return flight
 
     async def drain(self, timeout: float) -> None:
         """Let the fills finish for `timeout` seconds, then cancel them."""

@@ -25,6 +25,7 @@ from proxy.delivery.view import View, Wanted, discard
 from proxy.errors import CatalogError, FirstviewError, ObjectMissing
 from proxy.records import ByteStream, ClipFacts, Generation, Status
 from proxy.settings import Settings
+from proxy.storage.forgets import Forgets
 from proxy.storage.open_files import OpenFile
 
 _PATIENCE = 1.0
@@ -65,18 +66,23 @@ class Locator:
         candidates: Candidates,
         flights: Flights,
         fills: Fills,
+        forgets: Forgets,
     ) -> None:
-        """Take the places to look in."""
+        """Take the places to look in, and what tells of ids that other processes forgot."""
         self._settings = settings
         self._near = near
         self._rows = rows
         self._candidates = candidates
         self._flights = flights
         self._fills = fills
+        self._forgets = forgets
+        self._letting_go: set[asyncio.Task[None]] = set()
         self.resolves: Resolves | None = None
 
     def hot(self, request_id: str) -> OpenFile | None:
         """A whole clip that is open here and known to be current; `acquire` before any await."""
+        if self._forgets.is_news:
+            self.heed()
         return self._near.hot(request_id) if request_id in self._rows else None
 
     async def find(self, request_id: str, wanted: Wanted | None = None) -> View:
@@ -85,6 +91,7 @@ class Locator:
         Returns when a reply can begin: its facts are known and its source has proven to be a
         clip. Raises ClipError, SourceError, BucketError, CatalogError, Overloaded.
         """
+        self.heed()
         flight, joined = await self._flight(request_id), True
         if flight is None:
             row, outage, file = await self._look_and_resolve(request_id)
@@ -159,6 +166,7 @@ class Locator:
 
     async def known(self, request_id: str) -> Known | None:
         """Facts that can be had without asking a source; None if there are none."""
+        self.heed()
         flight = await self._flight(request_id)
         if flight is not None and flight.facts is not None:
             return Known(flight.facts, "flight", hit=False)
@@ -187,6 +195,28 @@ class Locator:
         await self._flights.supersede(request_id)
         await self._near.forget(request_id)
 
+    def heed(self) -> None:
+        """Drop what another process of this machine has re-pointed or purged, before a reply."""
+        if not self._forgets.is_news:
+            return
+        forgotten = self._forgets.news()
+        if forgotten is None:  # too many to know
+            self._rows.drop_all()
+            self._near.let_go_of_all()
+            return
+        for request_id in forgotten:
+            self._rows.changed(request_id)
+            letting_go = asyncio.create_task(
+                self._let_go(request_id, self._flights.cut(request_id))
+            )
+            self._letting_go.add(letting_go)
+            letting_go.add_done_callback(self._letting_go.discard)
+
+    async def _let_go(self, request_id: str, flight: Flight | None) -> None:
+        await self._near.let_go(request_id)
+        if flight is not None and flight.spool is not None:
+            await flight.spool.remove()
+
     # -- the places ---
 
     async def _look(
@@ -202,6 +232,7 @@ class Locator:
             changes = self._rows.changes
             row, outage = await self._row(request_id)
             file = await self._local(request_id, row, changes)
+            self.heed()
             if changes == self._rows.changes and file is not None:
                 self._rows.believe(request_id, row)
                 break
@@ -229,7 +260,12 @@ class Locator:
         return await self.resolves.resolve(row)
 
     async def _row(self, request_id: str) -> tuple[Generation | None, CatalogError | None]:
-        return await self._rows.ask(request_id, _PATIENCE if request_id in self._near else None)
+        return await self._rows.ask(
+            request_id, _PATIENCE, unless=lambda: self._is_nowhere(request_id)
+        )
+
+    async def _is_nowhere(self, request_id: str) -> bool:
+        return not await self._near.has(request_id)
 
     async def _local(
         self, request_id: str, row: Generation | None, changes: int

@@ -34,22 +34,24 @@ class Near:
 
     def hot(self, request_id: str) -> OpenFile | None:
         """A clip that is open already; counts as use."""
-        self._disk.touch(request_id)  # or the clip that everyone views would be evicted first
-        return self._files.get(request_id)
+        file = self._files.get(request_id)
+        if file is not None:
+            self._disk.touch(file)  # or the clip that everyone views would be evicted first
+        return file
 
     def present(self, request_id: str) -> OpenFile | None:
         """A clip that is open already, or kept for its bucket; not acquired."""
         return self._files.get(request_id) or self._ownership.kept(request_id)
 
-    def __contains__(self, request_id: str) -> bool:
-        """Whether a whole clip seems to be here, as far as memory tells."""
-        return self.present(request_id) is not None or request_id in self._disk
+    async def has(self, request_id: str) -> bool:
+        """Whether a whole clip seems to be here."""
+        return self.present(request_id) is not None or await self._disk.has(request_id)
 
     async def open(self, request_id: str, row: Generation | None) -> OpenFile | None:
         """A whole clip, whatever the catalog means by its id; acquired for the caller."""
         file = self.present(request_id)
         if file is not None:
-            self._disk.touch(request_id)
+            self._disk.touch(file)
             return file.acquire()
         file = await self._disk.open(request_id)
         if file is None and self._bucket.is_local:
@@ -106,6 +108,14 @@ class Near:
 
     async def forget(self, request_id: str) -> None:
         """Nothing of the id's former clip is found here from now on."""
+        await self._disk.forget(request_id)
+        await self.let_go(request_id)
+
+    async def let_go(self, request_id: str) -> None:
+        """Let go of what this process has of an id that was forgotten, here or elsewhere."""
         self._files.drop(request_id)
         await self._ownership.disown(request_id)
-        await self._disk.remove(request_id)
+
+    def let_go_of_all(self) -> None:
+        """Look at everything anew at its next view."""
+        self._files.close()

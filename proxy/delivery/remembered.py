@@ -7,6 +7,7 @@ answer which was overtaken by a change is not believed. Must not know: where cli
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Protocol
 
@@ -54,9 +55,17 @@ class Remembered:
         return self._until.get(request_id, 0.0) > self._clock.monotonic()
 
     async def ask(
-        self, request_id: str, patience: float | None
+        self,
+        request_id: str,
+        patience: float,
+        *,
+        unless: Callable[[], Awaitable[bool]] | None = None,
     ) -> tuple[Generation | None, CatalogError | None]:
-        """The row of an id, or why it cannot be had; waits `patience` seconds at most."""
+        """The row of an id, or why it cannot be had.
+
+        After `patience` seconds without an answer nobody waits on, unless `unless` says that there
+        is nothing else to go by.
+        """
         if request_id in self._fresh:
             return self._fresh.get(request_id), None
         task = self._asking.get(request_id)
@@ -66,14 +75,13 @@ class Remembered:
             task.add_done_callback(lambda done: self._answered(request_id, done))
         changes = self.changes
         try:
-            async with asyncio.timeout(patience):
-                row = await asyncio.shield(task)
+            await asyncio.wait({task}, timeout=patience)
+            if not task.done() and (unless is None or not await unless()):
+                raise CatalogUnavailable
+            row = await asyncio.shield(task)
         except CatalogError as error:
             self._metrics.catalog_errors.inc()
             return None, error
-        except TimeoutError:
-            self._metrics.catalog_errors.inc()
-            return None, CatalogUnavailable()
         if row is not None and row.status in _SERVABLE and changes == self.changes:
             self._remember(request_id, row)
         return row, None
@@ -106,6 +114,12 @@ class Remembered:
                 last_modified=facts.last_modified,
             )
             self._remember(facts.request_id, stored)
+
+    def drop_all(self) -> None:
+        """Ask again about everything."""
+        self.changes += 1
+        self._fresh.clear()
+        self._asking.clear()
 
     def drop(self, request_id: str) -> None:
         """Ask again at the next request."""

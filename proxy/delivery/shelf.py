@@ -54,25 +54,27 @@ class Shelf:
             await self.place(kept.path, file, kept.reservation)
 
     async def place(self, path: Path, file: OpenFile, reservation: Reservation) -> bool:
-        """Move a file into the disk cache; if that is impossible, it is not kept at all."""
+        """Move a file into the disk cache; if that is impossible, it is not kept at all.
+
+        As it is if its id was purged or re-pointed meanwhile, in whichever process.
+        """
         request_id = file.facts.request_id
         if not self._keeps:
             reservation.release()
             await self._remove(path, file)
             return True
         try:
-            await self._disk.adopt(path, file.facts, reservation)
-            await self.in_thread(lambda: spool_file.unsay(file.fd, path))
+            adopted = await self._disk.adopt(path, file.facts, reservation)
         except OSError as error:
             log.warning("the disk cache failed", request_id=request_id, error=str(error))
+            adopted = False
+        if adopted:
+            self._files.put(request_id, file)
+            await self.in_thread(lambda: spool_file.unsay(file.fd, path))
+        else:
             reservation.release()
             await self._remove(path, file)
-            return False
-        if request_id in self._disk:
-            self._files.put(request_id, file)
-        else:  # evicted already
-            file.release()
-        return True
+        return adopted
 
     async def _remove(self, path: Path, file: OpenFile) -> None:
         await self.in_thread(lambda: spool_file.remove(file.fd, path))

@@ -1,4 +1,4 @@
-"""Upkeep: what each process does for its own disk, as often as there are sweeps.
+"""Upkeep: what is done for this machine's disk, as often as there are sweeps.
 
 Belongs here: which cached files are nobody's clip any more, and trying again what is kept. Must not
 know: how files are removed, or how a clip is stored.
@@ -7,6 +7,7 @@ know: how files are removed, or how a clip is stored.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable
 from typing import Final
 
@@ -25,13 +26,16 @@ AT_ONCE: Final = 500
 """Files that the catalog is asked about at once."""
 _FIRST: Final = 60.0
 """Seconds after the start within which the first one is made."""
+_PARTS: Final = 24
+"""Rounds in which all cached files are looked at once. What is forgotten on this machine is gone at
+once; this is for ids that another one has re-pointed, and that nobody has asked for since."""
 _UNMADE: Final = {Status.PENDING, Status.FAILED}
 
 log = structlog.get_logger()
 
 
 class Upkeep:
-    """Looks after one process's files. `retry_kept` makes clips that wait for the bucket due."""
+    """Looks after local files. `retry_kept` makes clips that wait for the bucket due."""
 
     def __init__(
         self,
@@ -54,23 +58,23 @@ class Upkeep:
     async def run(self) -> None:
         """Keep up, for ever; not all processes at the same moment."""
         await asyncio.sleep(self._clock.jitter(min(_FIRST, self._every)))
-        while True:
+        for part in itertools.cycle(range(_PARTS)):
             self._retry_kept()
             try:
-                await self.disown()
+                await self.disown(part, _PARTS)
             except FirstviewError as error:
                 log.info("upkeep is put off", error=error.slug, detail=error.detail)
             except Exception:
                 log.exception("upkeep crashed")
             await asyncio.sleep(self._every * 0.75 + self._clock.jitter(self._every / 2))
 
-    async def disown(self) -> int:
+    async def disown(self, part: int = 0, of: int = 1) -> int:
         """Remove cached files that are not what their ids mean by now; return how many.
 
-        Raises CatalogUnavailable.
+        Looks at every `of`-th folder, from `part` on. Raises CatalogUnavailable.
         """
         removed = 0
-        for batch in self._disk.batches(AT_ONCE):
+        async for batch in self._disk.batches(AT_ONCE, part, of):
             rows = await self._sweeping.meanings([facts.request_id for facts in batch])
             for facts in batch:
                 row = rows.get(facts.request_id)

@@ -1,256 +1,272 @@
 """The disk budget and the disk cache: whole clips whose own copy is in a remote bucket.
 
-Belongs here: how many bytes of local disk are spoken for, by whom, and what makes room. Must not
-know: where clips come from. Nothing here is the only copy of anything that is called stored.
+Belongs here: how many bytes of local disk are spoken for, by whom, and the ways in and out of the
+cache, for the event loop. Must not know: where clips come from. Nothing here is the only copy of
+anything that is called stored.
 
-Bytes are reserved before they are written, so that fills which run at once cannot together
-overrun the budget; a reservation either becomes a cached clip or is given back.
+Bytes are reserved before they are written, so that fills which run at once, in all processes of
+this machine, cannot together overrun the budget; a reservation either becomes a cached clip or is
+given back. What is cached is what the file system has (`cached_files`), what is counted is shared
+(`shared`), and who makes room is the janitor.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
-import os
-import shutil
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import structlog
 from prometheus_client import Counter
 
 from proxy.records import ClipFacts
 from proxy.storage import keys
-from proxy.storage.facts_file import read_facts, write_facts
+from proxy.storage.cached_files import CachedFiles
+from proxy.storage.free_space import FreeSpace
+from proxy.storage.janitor import Janitor
 from proxy.storage.open_files import OpenFile
+from proxy.storage.shared import MOST_USES, Shared
+from proxy.storage.trailer import SIZE as FACTS_SIZE
+
+_LOOK: Final = 0.002
+"""Seconds before a fill looks again whether there is room by now; doubles up to the longest."""
+_LOOK_LONGEST: Final = 0.032
 
 T = TypeVar("T")
 
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class CachedClip:
-    """One cached clip: its file and its facts."""
-
-    path: Path
-    facts: ClipFacts
-
-
 class Reservation:
-    """Bytes of the budget that are spoken for."""
+    """Bytes of the budget that are spoken for: `size` of a clip, and those of its facts."""
 
-    __slots__ = ("_cache", "size")
+    __slots__ = ("_shared", "held", "since", "size")
 
-    def __init__(self, cache: DiskCache, size: int) -> None:
+    def __init__(self, shared: Shared, size: int, held: int) -> None:
         """Use `DiskCache.reserve`."""
-        self._cache = cache
+        self._shared = shared
+        self.held = held
         self.size = size
+        self.since = shared.forgets.count
+        """What was forgotten before is not meant by this clip."""
+
+    def grow(self, more: Reservation) -> None:
+        """Take another reservation's bytes."""
+        self.size += more.size
+        self.held += more.held
+        more.pass_on()
 
     def release(self) -> None:
         """Give the bytes back; a second call gives nothing."""
-        self._cache.used -= self.size
-        self.size = 0
+        self._shared.claim(-self.held)
+        self.pass_on()
+
+    def pass_on(self) -> None:
+        """The bytes are somebody else's by now."""
+        self.size = self.held = 0
 
 
 class DiskCache:
-    """Cached clips, least recently used first, within a budget of bytes."""
+    """Cached clips of all processes of this machine, within a budget of bytes."""
 
     def __init__(
         self,
         root: Path,
+        shared: Shared,
         *,
         max_bytes: int,
         keep_free: int,
+        patience: float,
         executor: Executor,
         on_evict: Callable[[str], None],
         evictions: Counter | None = None,
     ) -> None:
-        """Keep clips below `root`; `on_evict` hears of every id that is no longer here."""
-        self._root = root
+        """Keep clips below `root`. Call `start`.
+
+        `patience`: seconds that a fill may wait for room. `on_evict` hears of ids whose clip was
+        taken away here on purpose.
+        """
+        self._shared = shared
+        self._files = CachedFiles(root, shared)
         self._max_bytes = max_bytes
-        self._keep_free = keep_free
+        self._patience = patience
         self._executor = executor
         self._on_evict = on_evict
         self._evictions = evictions
-        self._clips: OrderedDict[str, CachedClip] = OrderedDict()
-        self._cached = 0
-        self._moving = asyncio.Lock()
-        self.used = 0
+        self._free = FreeSpace(root, keep_free, executor)
+        self._waiting: list[int] = []
+        self._uses = shared.uses
+        self.janitor = Janitor(
+            self._files,
+            shared,
+            max_bytes=max_bytes,
+            keep_free=keep_free,
+            evicted=self._evicted,
+        )
+
+    async def start(self) -> None:
+        """Begin. What an earlier process left is served at once, and looked through meanwhile."""
+        await self._in_thread(self._files.make)
+        self.janitor.start()
+
+    async def close(self) -> None:
+        """Let another process be the janitor."""
+        await asyncio.to_thread(self.janitor.stop)
+
+    # -- what there is ---
 
     def __len__(self) -> int:
-        """How many clips are cached."""
-        return len(self._clips)
+        """How many clips are cached, by all processes of this machine."""
+        return self._shared.clips
 
-    def __contains__(self, request_id: str) -> bool:
+    @property
+    def used(self) -> int:
+        """Bytes that are cached or spoken for, by all processes of this machine."""
+        return self._shared.used
+
+    async def has(self, request_id: str) -> bool:
         """Whether a clip is cached."""
-        return request_id in self._clips
+        return await self._in_thread(lambda: self._files.has(request_id))
 
-    async def load(self) -> None:
-        """Find what an earlier process left; a clip without readable facts is removed."""
-        for clip in await self._in_thread(lambda: _scan(self._root)):
-            await self.remove(clip.facts.request_id)  # an older clip of a re-pointed id
-            self._clips[clip.facts.request_id] = clip
-            self.used += clip.facts.length
-            self._cached += clip.facts.length
-        while self.used > self._max_bytes and self._clips:
-            await self._evict()
+    async def open(self, request_id: str) -> OpenFile | None:
+        """Open a cached clip and count it as used; the caller owns the result."""
+        try:
+            found = await self._in_thread(lambda: self._files.open(request_id))
+        except OSError as error:  # too many open files, say: the clip itself may be as good as ever
+            log.warning("a cached clip cannot be opened", request_id=request_id, error=str(error))
+            return None
+        if found is None:
+            return None
+        file = OpenFile(*found, "disk")
+        self.touch(file)
+        return file
+
+    def touch(self, file: OpenFile) -> None:
+        """Count a clip as used; races between processes cost a count, and nothing else."""
+        uses = self._uses[file.slot]
+        if uses < MOST_USES:
+            self._uses[file.slot] = uses + 1
+
+    # -- room ---
 
     async def reserve(self, size: int) -> Reservation | None:
-        """Speak for bytes, evicting what was used least recently; None if there is no room.
+        """Speak for bytes; None if there is no room, and none was made in time.
 
         Nothing is evicted for a clip that would not fit in the end.
         """
-        while self.used + size > self._max_bytes:
-            if self.used - self._cached + size > self._max_bytes:
-                return None
-            await self._evict()
-        reservation = Reservation(self, size)
-        self.used += size
-        while (free := await self._free_bytes()) - size < self._keep_free:
-            if free + self._cached - size < self._keep_free:
-                reservation.release()
-                return None
-            await self._evict()
-        return reservation
+        held = size + FACTS_SIZE
+        if not await self._could_fit(held):
+            return None
+        if not await self._granted(held) and not await self._wait_for_room(held):
+            return None
+        self._free.spend(held)
+        return Reservation(self._shared, size, held)
+
+    async def _could_fit(self, held: int) -> bool:
+        """Whether there would be room, were nothing cached."""
+        if self._shared.reserved + held > self._max_bytes:
+            return False
+        return await self._free.left(held) + self._shared.cached >= 0
+
+    async def _granted(self, held: int) -> bool:
+        if not self._shared.reserve(held, self._max_bytes):
+            return False
+        enough = False
+        try:
+            enough = await self._free.left(held) >= 0
+        finally:
+            if not enough:
+                self._shared.claim(-held)
+        return enough
+
+    async def _wait_for_room(self, held: int) -> bool:
+        pause = _LOOK
+        self._waiting.append(held)
+        try:
+            async with asyncio.timeout(self._patience):
+                while True:
+                    self._shared.want(max(self._waiting))
+                    self.janitor.wake()
+                    await asyncio.sleep(pause)
+                    if await self._granted(held):
+                        return True
+                    if not await self._could_fit(held):
+                        return False
+                    pause = min(_LOOK_LONGEST, pause * 2)
+        except TimeoutError:
+            return False
+        finally:
+            self._waiting.remove(held)
+            self._shared.want(max(self._waiting, default=0))
 
     def claim(self, size: int) -> Reservation:
         """Speak for bytes that are on the disk already, whether or not the budget has them."""
-        self.used += size
-        return Reservation(self, size)
+        held = size + FACTS_SIZE
+        self._shared.claim(held)
+        return Reservation(self._shared, size, held)
 
     async def grow(self, reservation: Reservation, size: int) -> bool:
         """Make a reservation hold at least `size` bytes; False if there is no room for that."""
         more = await self.reserve(max(size - reservation.size, reservation.size))
         if more is None:
             return False
-        reservation.size += more.size
+        reservation.grow(more)
         return True
 
-    async def open(self, request_id: str) -> OpenFile | None:
-        """Open a cached clip and count it as used; the caller owns the result."""
-        clip = self._clips.get(request_id)
-        if clip is None:
-            return None
-        self._clips.move_to_end(request_id)
-        try:
-            fd = await self._in_thread(lambda: _open_whole(clip))
-        except OSError as error:  # too many open files, say: the clip itself may be as good as ever
-            log.warning("a cached clip cannot be opened", request_id=request_id, error=str(error))
-            return None
-        if fd is not None:
-            return OpenFile(fd, clip.facts, "disk")
-        if self._clips.get(request_id) is clip:
-            await self.remove(request_id)
-        return None
+    # -- in and out ---
 
-    def touch(self, request_id: str) -> None:
-        """Count a clip as used."""
-        if request_id in self._clips:
-            self._clips.move_to_end(request_id)
-
-    async def adopt(self, path: Path, facts: ClipFacts, reservation: Reservation) -> None:
+    async def adopt(self, path: Path, facts: ClipFacts, reservation: Reservation) -> bool:
         """Move a whole, verified file into the cache; its reservation passes to here.
 
-        Raises OSError, with everything as it was before but for the id's former clip.
+        False, with nothing done, if its id was forgotten since the bytes were spoken for. Raises
+        OSError, with everything as it was before.
         """
-        await self.remove(facts.request_id)
-        target = self._root / f"{keys.cached_name(facts.request_id, facts.etag)}.mp4"
-        async with self._moving:
-            await self._in_thread(lambda: _move_in(path, target, facts))
-        reservation.size = 0
-        self._clips[facts.request_id] = CachedClip(target, facts)
-        self._cached += facts.length
+        held, since = reservation.held, reservation.since
+        move_in = functools.partial(self._files.move_in, path, facts, held=held, since=since)
+        moving = asyncio.get_running_loop().run_in_executor(self._executor, move_in)
+        try:
+            await asyncio.shield(moving)
+        finally:  # also when cancelled: the bytes belong to either, never to both
+            await asyncio.wait({moving})
+            if moving.exception() is None and moving.result():
+                reservation.pass_on()
+        self.janitor.wake()
+        return moving.result()
 
-    async def remove(self, request_id: str) -> None:
-        """Forget a clip and delete its file; those who are reading it keep their bytes."""
-        clip = self._clips.pop(request_id, None)
-        if clip is None:
-            return
-        self.used -= clip.facts.length
-        self._cached -= clip.facts.length
+    async def forget(self, request_id: str) -> None:
+        """Remove a clip in every process of this machine; who is reading it keeps the bytes."""
+        await self._in_thread(lambda: self._files.forget(request_id))
         self._on_evict(request_id)
-        # In the order of the calls: a clip that is back already must not lose its new file.
-        async with self._moving:
-            await self._in_thread(lambda: _delete(clip.path))
-
-    def batches(self, size: int) -> Iterator[list[ClipFacts]]:
-        """The facts of all cached clips, `size` at a time; what is cached meanwhile is left out."""
-        names = iter(list(self._clips))
-        while some := list(itertools.islice(names, size)):
-            yield [self._clips[name].facts for name in some if name in self._clips]
 
     async def disown(self, facts: ClipFacts) -> bool:
-        """Remove the very clip of these facts; False if its place is free or another's by now."""
-        clip = self._clips.get(facts.request_id)
-        if clip is None or clip.facts != facts:
-            return False
-        await self.remove(facts.request_id)
-        return True
+        """Forget the very clip of these facts; False if its place is free or another's by now."""
+        gone = await self._in_thread(lambda: self._files.disown(facts))
+        if gone:
+            self._on_evict(facts.request_id)
+        return gone
 
-    async def _evict(self) -> None:
+    async def batches(
+        self, size: int, part: int = 0, of: int = 1
+    ) -> AsyncIterator[list[ClipFacts]]:
+        """Facts of cached clips, about `size` at a time, read from their files by the janitor.
+
+        Of all folders every `of`-th one, beginning with `part`; in another process than the
+        janitor's there are none, as one that looks is enough.
+        """
+        if not self.janitor.is_leader:
+            return
+        for folder in range(part, keys.CACHE_FOLDERS, of):
+            facts = self._files.facts_in(folder)
+            while batch := await self._in_thread(lambda: list(itertools.islice(facts, size))):  # noqa: B023 - read before the next folder's
+                yield batch
+
+    def _evicted(self) -> None:
         if self._evictions is not None:
             self._evictions.inc()
-        await self.remove(next(iter(self._clips)))
-
-    async def _free_bytes(self) -> int:
-        return await self._in_thread(lambda: shutil.disk_usage(self._root).free)
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, call)
-
-
-def _open_whole(clip: CachedClip) -> int | None:
-    """Open a clip's file; None if it is gone or is no longer the whole clip. Raises OSError."""
-    try:
-        fd = os.open(clip.path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    if os.fstat(fd).st_size != clip.facts.length:
-        os.close(fd)
-        return None
-    return fd
-
-
-def _move_in(path: Path, target: Path, facts: ClipFacts) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write_facts(target.with_suffix(".json"), facts)
-    path.replace(target)
-
-
-def _delete(path: Path) -> None:
-    path.unlink(missing_ok=True)
-    path.with_suffix(".json").unlink(missing_ok=True)
-
-
-def _scan(root: Path) -> list[CachedClip]:
-    """Cached clips, oldest first by last access; whatever is no whole clip is removed."""
-    root.mkdir(parents=True, exist_ok=True)
-    found: list[tuple[float, CachedClip]] = []
-    for path in root.glob("*/*.mp4"):
-        try:
-            stat = path.stat()
-        except FileNotFoundError:  # another process of this machine has evicted it
-            continue
-        facts = _facts_of(path, root)
-        if facts is None or stat.st_size != facts.length:
-            _delete(path)
-        else:
-            found.append((max(stat.st_atime, stat.st_mtime), CachedClip(path, facts)))
-    for path in root.glob("*/*.json*"):
-        if path.suffix == ".tmp" or not path.with_suffix(".mp4").exists():
-            path.unlink(missing_ok=True)
-    return [clip for _, clip in sorted(found, key=lambda item: item[0])]
-
-
-def _facts_of(path: Path, root: Path) -> ClipFacts | None:
-    """What is said beside a file, if it is said of a file of just that name."""
-    stored = read_facts(path.with_suffix(".json"))
-    if stored is None:
-        return None
-    name = keys.cached_name(stored.facts.request_id, stored.facts.etag)
-    return stored.facts if path == root / f"{name}.mp4" else None

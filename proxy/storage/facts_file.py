@@ -7,6 +7,7 @@ not know: which folder it lies in, or what is done with the clip.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -57,11 +58,7 @@ def write_facts(
     """Replace the file atomically; `durable` waits until the disk has it. Blocks."""
     temporary = path.with_suffix(".json.tmp")
     body = {
-        "request_id": facts.request_id,
-        "length": facts.length,
-        "etag": facts.etag,
-        "last_modified": facts.last_modified,
-        "model": facts.model,
+        **facts_to(facts),
         "sha256": sha256,
         "fal_url": fal_url,
         "prompt_hash": prompt_hash,
@@ -80,13 +77,7 @@ def read_facts(path: Path) -> StoredFacts | None:
     try:
         body = orjson.loads(path.read_bytes())
         return StoredFacts(
-            facts=ClipFacts(
-                request_id=_text(body["request_id"]),
-                length=_length(body["length"]),
-                etag=_text(body["etag"]),
-                last_modified=_time(body["last_modified"]),
-                model=_text_or_none(body["model"]),
-            ),
+            facts=facts_of(body),
             sha256=_text_or_none(body["sha256"]),
             fal_url=_text_or_none(body["fal_url"]),
             prompt_hash=_text_or_none(body.get("prompt_hash")),
@@ -128,6 +119,28 @@ def _said(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError
     return value
+
+
+def facts_to(facts: ClipFacts) -> dict[str, object]:
+    """A clip's facts as they are written down."""
+    return {
+        "request_id": facts.request_id,
+        "length": facts.length,
+        "etag": facts.etag,
+        "last_modified": facts.last_modified,
+        "model": facts.model,
+    }
+
+
+def facts_of(body: Mapping[str, object]) -> ClipFacts:
+    """Facts that were written down; raises ValueError, KeyError or TypeError if they are none."""
+    return ClipFacts(
+        request_id=_text(body["request_id"]),
+        length=_length(body["length"]),
+        etag=_text(body["etag"]),
+        last_modified=_time(body["last_modified"]),
+        model=_text_or_none(body["model"]),
+    )
 
 
 def _text(value: object) -> str:

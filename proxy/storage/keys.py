@@ -15,10 +15,13 @@ Data directory (FIRSTVIEW_DATA_DIR):
     │   .lock                                      flock'ed by whoever makes an object visible
     spool/<request_id>.<source>.part               a clip on its way in; flock'ed by its filler
     spool/<request_id>.<source>.json               its facts: who it is, where it came from
-    cache/<2 hex>/<request_id>.<etag>.mp4          a whole clip whose bucket copy is elsewhere
-    cache/<2 hex>/<request_id>.<etag>.json         its facts
-    worker/                                        spool/ and cache/ of processes without viewers,
-                                                   which keep no copy of what is stored
+    cache/<2 hex>/<16 hex>.mp4                     a whole clip whose bucket copy is elsewhere, with
+                                                   its facts behind it; the name is the id's hash
+    run/shared.1                                   what the processes of this machine share; the
+                                                   number is that of its layout
+    run/<name>.lock                                flock'ed: budget, cache, janitor, seat-<n>
+    worker/                                        spool/ of processes without viewers, which keep
+                                                   no copy of what is stored
 
 `<source>` is the first 16 hex digits of the SHA-256 of the source's identity, so that a re-pointed
 id never continues the file of its former source.
@@ -29,9 +32,13 @@ Belongs here: names. Must not know: how any of them is read or written.
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 
 VIDEOS_PREFIX = "videos/"
+
+CACHE_FOLDERS = 256
+_CACHED = re.compile(r"([0-9a-f]{16})\.mp4")
 
 META_ETAG = "firstview-etag"
 META_LAST_MODIFIED = "firstview-last-modified"
@@ -86,9 +93,40 @@ def spool_name(request_id: str, source: str) -> str:
     return f"{request_id}.{short_hash(source)}"
 
 
-def cached_name(request_id: str, etag: str) -> str:
-    """File name, without ending, of a cached clip, with its two-digit folder."""
-    return f"{short_hash(request_id)[:2]}/{request_id}.{etag}"
+def run_dir(data_dir: Path) -> Path:
+    """Where the processes of this machine have what they share."""
+    return data_dir / "run"
+
+
+def shared_path(run: Path) -> Path:
+    """The memory that the processes of this machine share."""
+    return run / "shared.1"
+
+
+def lock_path(run: Path, name: str) -> Path:
+    """A lock that one process of this machine at a time may hold."""
+    return run / f"{name}.lock"
+
+
+def clip_hash(request_id: str) -> int:
+    """64 bits that stand for an id where there is no room for its name."""
+    return int(short_hash(request_id), 16)
+
+
+def cache_folder(number: int) -> str:
+    """One of the `CACHE_FOLDERS` folders that cached clips are spread over."""
+    return f"{number:02x}"
+
+
+def cached_name(clip: int) -> str:
+    """File name of a cached clip, with its folder: a function of its id's hash alone."""
+    return f"{cache_folder(clip >> 56)}/{clip:016x}.mp4"
+
+
+def clip_of_cached(name: str) -> int | None:
+    """The hash in a cached clip's file name, without its folder; None if it is no such name."""
+    found = _CACHED.fullmatch(name)
+    return None if found is None else int(found[1], 16)
 
 
 def object_path(bucket: Path, key: str) -> Path:

@@ -7,21 +7,25 @@ down.
 
 from __future__ import annotations
 
+import itertools
 import os
+from collections.abc import Iterator
 
-from cachetools import LRUCache
+from cachetools import Cache, LRUCache
 
 from proxy.records import ClipFacts
+from proxy.storage import keys
+from proxy.storage.shared import slot_of
 
 
 class OpenFile:
     """A whole, verified clip behind a descriptor; closed when nobody needs it any more.
 
     `tier` is `disk` or `bucket`, as Cache-Status shows it. `head` caches whatever the sender
-    derives from the facts once for all replies.
+    derives from the facts once for all replies; `slot` is where its uses are counted.
     """
 
-    __slots__ = ("_users", "facts", "fd", "head", "tier")
+    __slots__ = ("_users", "facts", "fd", "head", "slot", "tier")
 
     def __init__(self, fd: int, facts: ClipFacts, tier: str) -> None:
         """Own the descriptor from here on; the maker is its first user."""
@@ -29,6 +33,7 @@ class OpenFile:
         self.facts = facts
         self.tier = tier
         self.head: bytes | None = None
+        self.slot = slot_of(keys.clip_hash(facts.request_id))
         self._users = 1
 
     def acquire(self) -> OpenFile:
@@ -49,6 +54,7 @@ class OpenFiles:
     def __init__(self, limit: int) -> None:
         """Keep at most `limit` descriptors that nobody is reading from."""
         self._files: _Closing = _Closing(maxsize=limit)
+        self._round: Iterator[str] = iter(())
 
     def __len__(self) -> int:
         """How many are kept open."""
@@ -68,6 +74,22 @@ class OpenFiles:
         file = self._files.pop(request_id, None)
         if file is not None:
             file.release()
+
+    def drop_nameless(self, most: int) -> None:
+        """Look at the next `most` clips, round and round, and drop those whose file was removed.
+
+        Any process of this machine may have evicted them, and the disk gets their bytes back only
+        when nobody has them open.
+        """
+        names = list(itertools.islice(self._round, most))
+        if not names:
+            self._round = iter(list(self._files))
+        for request_id in names:
+            if request_id not in self._files:
+                continue
+            file = Cache.__getitem__(self._files, request_id)  # a look is no use of it
+            if os.fstat(file.fd).st_nlink == 0:
+                self.drop(request_id)
 
     def close(self) -> None:
         """Let go of all."""

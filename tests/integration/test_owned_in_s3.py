@@ -237,7 +237,7 @@ async def test_a_far_range_of_a_stored_clip_comes_from_the_bucket_as_a_range(
 
 
 async def has(origin: Origin, request_id: str) -> bool:
-    return request_id in origin.app.disk and origin.app.flights.get(request_id) is None
+    return await origin.app.disk.has(request_id) and origin.app.flights.get(request_id) is None
 
 
 async def test_a_bucket_fill_whose_bytes_are_not_those_that_were_stored_is_not_served_as_whole(
@@ -259,7 +259,7 @@ async def test_a_bucket_fill_whose_bytes_are_not_those_that_were_stored_is_not_s
         else:
             assert response.status != 200 or body == data
         assert body != wrong
-        assert "clip" not in two.app.disk
+        assert not await two.app.disk.has("clip")
 
 
 # -- what is not there ---

@@ -207,7 +207,7 @@ async def test_a_strangers_bytes_are_left_alone_whatever_the_check_says(
         assert body == data
 
         async def given_up() -> bool:
-            return "clip" in origin.app.disk and "clip" not in origin.app.ownership
+            return await origin.app.disk.has("clip") and "clip" not in origin.app.ownership
 
         await wait_for(given_up)
     assert truth.body("clip") == theirs

@@ -29,6 +29,7 @@ from proxy.records import BodyHead, ClipFacts, Generation, Status
 from proxy.storage.disk_cache import DiskCache
 from proxy.storage.open_files import OpenFiles
 from proxy.telemetry.metrics import Metrics
+from tests.fixtures.cache import FACTS, disk_cache
 from tests.fixtures.origin import settings_for, wait_for
 
 DATA = b"\0\0\0\x18ftypisom" + bytes(1000)
@@ -129,13 +130,7 @@ class Stage:
         self.threads = threads
         self.spool_dir = folder / "data" / "spool"
         self.files = OpenFiles(10)
-        self.disk = DiskCache(
-            folder / "data" / "cache",
-            max_bytes=100_000,
-            keep_free=0,
-            executor=threads,
-            on_evict=self.files.drop,
-        )
+        self.disk: DiskCache
         self.settings = settings_for(
             folder / "data", bucket_retry_wait="20ms", bucket_retry_max_wait="40ms"
         )
@@ -155,18 +150,20 @@ class Stage:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Ownership]:
-        await self.disk.load()
-        owner = self.ownership()
-        await owner.load()
-        retrying = asyncio.create_task(owner.run())
-        try:
-            yield owner
-            assert not retrying.done()
-        finally:
-            retrying.cancel()
-            await asyncio.gather(retrying, return_exceptions=True)
-            await owner.close(1.0)
-            self.files.close()
+        async with disk_cache(
+            self.settings.data_dir, self.threads, max_bytes=100_000, on_evict=self.files.drop
+        ) as self.disk:
+            owner = self.ownership()
+            await owner.load()
+            retrying = asyncio.create_task(owner.run())
+            try:
+                yield owner
+                assert not retrying.done()
+            finally:
+                retrying.cancel()
+                await asyncio.gather(retrying, return_exceptions=True)
+                await owner.close(1.0)
+                self.files.close()
 
     async def take(self, owner: Ownership, request_id: str = "clip") -> Upload:
         """Hand a verified clip over, as a fill does."""
@@ -231,8 +228,8 @@ async def test_a_clip_is_near_before_it_is_stored_and_after(stage: Stage) -> Non
         await emptied(owner)
         assert owner.kept("clip") is None
         assert stage.files.get("clip") is not None
-        assert "clip" in stage.disk
-        assert (stage.disk.used, stage.rows.marked, stage.spooled()) == (len(DATA), 1, [])
+        assert await stage.disk.has("clip")
+        assert (stage.disk.used, stage.rows.marked, stage.spooled()) == (len(DATA) + FACTS, 1, [])
 
 
 async def test_what_an_outage_interrupts_is_committed_by_the_same_upload(stage: Stage) -> None:
@@ -321,7 +318,7 @@ async def test_bytes_that_are_not_ours_are_left_and_our_copy_stays_near(stage: S
         await emptied(owner)
         assert (len(stage.bucket.uploads), stage.rows.marked) == (1, 0)
         await wait_for(lambda: _is(upload.aborted == 1))
-        assert "clip" in stage.disk
+        assert await stage.disk.has("clip")
 
 
 async def _is(true: bool) -> bool:
@@ -364,11 +361,10 @@ async def test_a_process_that_ends_leaves_its_clips_to_the_next(stage: Stage) ->
         await wait_for(lambda: _is(upload.committed > 1))
     assert upload.aborted == 1
     stage.bucket.failures.clear()
-    stage.disk.used = 0
     async with stage.running() as owner:
         await emptied(owner)
         assert stage.rows.marked == 1
-        assert stage.disk.used == len(DATA)
+        assert stage.disk.used == len(DATA) + FACTS
 
 
 async def test_a_clip_kept_from_before_is_dropped_if_its_id_means_another_by_now(
