@@ -12,14 +12,16 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 from bench.processes import free_port, started
 from bench.server import Server
 from proxy.catalog.engine import open_catalog
 from proxy.catalog.generations import Generations
-from proxy.records import Registration
+from proxy.records import ClipFacts, Registration
 from proxy.storage import keys
+from proxy.storage.trailer import write_trailer
 
 _PROGRAM = Path(sys.executable).with_name("firstview")
 
@@ -58,6 +60,23 @@ def origin(
 def database(data_dir: Path, settings: dict[str, str]) -> str:
     """Address of its catalog."""
     return keys.database_url(settings.get("FIRSTVIEW_DATABASE_URL", ""), data_dir)
+
+
+def cache_clips(data_dir: Path, clips: Iterable[str], length: int) -> None:
+    """Have so many bytes of each clip in a disk cache, as if it had been filled from a bucket."""
+    root, said = keys.cache_dir(data_dir), datetime(2026, 1, 1, tzinfo=UTC)
+    for number in range(keys.CACHE_FOLDERS):
+        (root / keys.cache_folder(number)).mkdir(parents=True)
+    for clip in clips:
+        path = root / keys.cached_name(keys.clip_hash(clip))
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        try:
+            facts = ClipFacts(
+                request_id=clip, length=length, etag=keys.short_hash(clip), last_modified=said
+            )
+            write_trailer(fd, facts)
+        finally:
+            os.close(fd)
 
 
 async def _register(address: str, base: str, clips: list[str]) -> None:

@@ -15,6 +15,7 @@ from bench import (
     cold,
     crowd,
     first_byte,
+    growth,
     hits,
     memory,
     mirror,
@@ -36,7 +37,7 @@ class _Group:
 
 _GROUPS = tuple(
     _Group(module.NAMES, module.run)
-    for module in (hits, cold, crowd, first_byte, bucket_hits, workers, memory)
+    for module in (hits, cold, crowd, first_byte, bucket_hits, workers, memory, growth)
 )
 _EXTRA = tuple(_Group(module.NAMES, module.run) for module in (webhooks, mirror))
 NAMES = tuple(name for group in _GROUPS for name in group.names)
