@@ -81,6 +81,7 @@ def _measure(
             connections=_CONNECTIONS,
             cores=setup.cores,
             home=setup.home,
+            body=_LENGTH,
         )
 
     rounds = field.play(options.rounds, turn)

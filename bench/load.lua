@@ -1,5 +1,5 @@
 -- What wrk asks for: the lines of a file, one after the other, round and round.
--- Arguments: the file (path, tab, value of Range or nothing), the line to begin with.
+-- Argument: the file (path, tab, value of Range or nothing).
 
 local requests = {}
 local turn = 0
@@ -10,7 +10,6 @@ function init(args)
     local headers = range ~= "" and { Range = range } or {}
     requests[#requests + 1] = wrk.format("GET", path, headers)
   end
-  turn = tonumber(args[2]) % #requests
 end
 
 function request()

@@ -125,6 +125,7 @@ def describe(cores: Cores) -> dict[str, str]:
         "processor": _processor(),
         "memory": f"{memory / 1024**3:.0f} GiB",
         "kernel": f"{platform.system()} {platform.release()}",
+        "load average before": f"{os.getloadavg()[0]:.1f}",
         "python": platform.python_version(),
         "firstview": metadata.version("firstview"),
         **{name: found for name in _VERSIONS if (found := version(name))},

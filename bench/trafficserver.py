@@ -57,6 +57,7 @@ CONFIG proxy.config.http.background_fill_completed_threshold FLOAT 0.0
 CONFIG proxy.config.http.cache.max_open_read_retries INT 50
 CONFIG proxy.config.http.cache.open_read_retry_time INT 10
 CONFIG proxy.config.cache.enable_read_while_writer INT 1
+CONFIG proxy.config.cache.agg_write_backlog INT 268435456
 CONFIG proxy.config.cache.read_while_writer.max_retries INT 50
 CONFIG proxy.config.cache.ram_cache.size INT 3221225472
 CONFIG proxy.config.cache.ram_cache_cutoff INT 67108864

@@ -76,6 +76,7 @@ def _measure(title: str, block: int, field: Field, setup: Setup) -> Outcome:
             connections=_CONNECTIONS,
             cores=cores,
             home=setup.home,
+            body=block,
         )
 
     rounds = field.play(options.rounds, turn)

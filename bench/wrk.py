@@ -10,6 +10,7 @@ import json
 import resource
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from bench.asks import Ask, as_lines
@@ -19,6 +20,8 @@ from bench.server import Server
 
 _SCRIPT = Path(__file__).parent / "load.lua"
 _MARKER = "RESULT "
+_HEAD = 4096
+"""Bytes that no head of a reply is longer than."""
 
 
 def load(
@@ -29,15 +32,18 @@ def load(
     connections: int,
     cores: Cores,
     home: Path,
-    seed: int = 0,
+    body: int = 0,
 ) -> Sample:
-    """Ask for these things round and round for a while. Raises RuntimeError if wrk fails."""
+    """Ask for these things round and round for a while. Raises RuntimeError if wrk fails.
+
+    `body`: bytes that every reply has; with 0 nobody knows. wrk looks at no status below 400.
+    """
     lines = home / "asks.txt"
     lines.write_text(as_lines(asks))
     command = ["wrk", "--threads", "1", "--connections", str(connections)]
     command += ["--duration", f"{max(1, round(seconds))}s", "--timeout", "20s"]
     command += ["--script", str(_SCRIPT), f"http://127.0.0.1:{server.port}/"]
-    command += ["--", str(lines), str(seed * 997)]
+    command += ["--", str(lines)]
     before, load_before = server.cpu(), _children_cpu()
     done = subprocess.run(
         pinned(command, cores.load),
@@ -49,12 +55,21 @@ def load(
     used = server.cpu() - before
     if done.returncode:
         raise RuntimeError(f"wrk ended with {done.returncode}:\n{done.stdout}{done.stderr}")
-    return parse(
+    sample = parse(
         done.stdout,
         cpu_seconds=used,
         load_cpu_seconds=_children_cpu() - load_before,
         resident=server.resident(),
     )
+    if body and not fits(sample, body, connections):
+        return replace(sample, errors=sample.errors + 1)
+    return sample
+
+
+def fits(sample: Sample, body: int, connections: int) -> bool:
+    """Whether as many bytes came as so many replies have, and as those on their way may have."""
+    most = (sample.requests + connections) * (body + _HEAD)
+    return sample.requests * body <= sample.received <= most
 
 
 def parse(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import socket
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from bench import archive, asks, chart, hits, nginx, pages, plan, report, scenar
 from bench.archive import Record
 from bench.asks import Ask
 from bench.first_byte import added
+from bench.firstview import cache_clips
 from bench.plan import Options
 from bench.results import (
     Finding,
@@ -29,8 +32,13 @@ from bench.results import (
     ratio,
     ratios,
 )
+from bench.server import Server
+from bench.servers import Field
 from bench.viewers import Viewer, drain, watch
-from bench.wrk import parse
+from bench.wrk import fits, parse
+from proxy.storage import keys
+from proxy.storage.cached_files import CachedFiles
+from proxy.storage.shared import Shared
 
 ROOT = Path(__file__).resolve().parents[2]
 AT_LEAST_ONE = Mark(1.0, at_least=True)
@@ -208,6 +216,29 @@ def test_wrk_is_read_by_the_line_that_our_script_prints() -> None:
         parse("unable to connect\n")
 
 
+@pytest.mark.parametrize(("received", "right"), [(999, False), (1300, True), (15_000_000, False)])
+def test_replies_of_another_length_than_the_range_are_noticed(received: int, right: bool) -> None:
+    found = Sample(requests=10, seconds=1, received=received, p50=0, p99=0)
+    assert fits(found, 100, connections=2) is right
+
+
+def test_each_round_begins_with_another_server_and_the_first_may_be_to_warm_up() -> None:
+    servers = {name: Server(name, 1, 1) for name in ("nginx", "varnish", "firstview")}
+    field, turns = Field(servers, Server("upstream", 1, 1), Path()), []
+
+    def turn(server: Server, number: int) -> Sample:
+        turns.append((number, server.name))
+        return sample(number)
+
+    found = field.play(2, turn)
+    assert [name for number, name in turns if number == 1] == ["varnish", "firstview", "nginx"]
+    assert [each["firstview"].requests for each in found] == [1, 2]
+    assert list(found[1]) == list(servers)
+    turns.clear()
+    field.play(1, turn, warm_up=False)
+    assert {number for number, _ in turns} == {1}
+
+
 def test_the_peer_has_as_many_workers_and_the_pace_of_a_clip_is_in_its_name() -> None:
     assert "worker_processes 2;" in nginx.cache_config(Path("/h"), 1, 2, 2)
     assert "limit_rate $speed" in nginx.upstream_config(Path("/h"), 1, Path("/r"))
@@ -304,6 +335,15 @@ def test_the_picture_has_a_bar_for_each_server_and_a_whisker_for_each_spread() -
 
 def test_an_empty_run_has_a_picture_too() -> None:
     assert ET.fromstring(chart.draw(record())).tag.endswith("svg")
+
+
+def test_clips_that_growth_puts_into_the_cache_are_what_the_cache_opens(tmp_path: Path) -> None:
+    cache_clips(tmp_path, ["a", "b"], 3000)
+    with contextlib.closing(Shared(keys.run_dir(tmp_path))) as shared:
+        found = CachedFiles(keys.cache_dir(tmp_path), shared).open("b")
+    assert found is not None
+    os.close(found[0])
+    assert (found[1].request_id, found[1].length) == ("b", 3000)
 
 
 def test_a_viewer_knows_a_whole_reply_from_one_cut_short() -> None:
