@@ -67,9 +67,13 @@ def serve() -> None:
     A second Ctrl-C ends it at once, which loses nothing.
     """
     from proxy import settings
+    from proxy.cli import lean
+
+    read = settings.load()
+    lean.without_tables()
     from proxy.cli import serve as command
 
-    command.run(settings.load())
+    command.run(read)
 
 
 @app.command(rich_help_panel=_SERVING)
@@ -80,9 +84,13 @@ def worker() -> None:
     one machine needs a FIRSTVIEW_ADMIN_LISTEN of its own; port 0 takes any that is free.
     """
     from proxy import settings
+    from proxy.cli import lean
+
+    read = settings.load()
+    lean.without_tables()
     from proxy.cli import worker as command
 
-    command.run(settings.load())
+    command.run(read)
 
 
 @app.command(rich_help_panel=_OWNING)

@@ -1,7 +1,7 @@
-"""One worker of several: what the supervisor starts, and nobody else.
+"""One worker of several, for as long as it lives.
 
 Belongs here: what a worker says to the supervisor and does for it. Must not know: how anything is
-served, or who the other workers are. Run as `python -m proxy.cli.seated ORDERS`.
+served, or who the other workers are.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-import sys
 from typing import Any, Final
 
 import structlog
@@ -123,13 +122,8 @@ async def _sit(orders: Orders, stop: Stop) -> int:
     return await Seated(orders, stop).run()
 
 
-def main() -> int:
-    """Do what the orders on the command line say."""
+def run(orders: Orders) -> int:
+    """Do what the orders say; returns the exit code."""
     # The supervisor's terminal may go away without the supervisor doing so.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    orders = Orders.read(sys.argv[1])
     return until_stopped(lambda stop: _sit(orders, stop))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

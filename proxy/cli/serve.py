@@ -23,7 +23,7 @@ from proxy.telemetry.log import configure
 
 # ruff: noqa: PLC0415 - a supervisor has no use for the application, one process none for it
 
-WORKER: Final = (sys.executable, "-P", "-m", "proxy.cli.seated")
+WORKER: Final = (sys.executable, "-P", "-m", "proxy.cli.spawned")
 """What starts a worker; -P, because the working directory is nobody's place for code."""
 
 log = structlog.get_logger()

@@ -14,7 +14,8 @@ from proxy.errors import SettingsError
 from proxy.settings import Settings
 from proxy.storage.bucket import Bucket
 from proxy.storage.directory import DirectoryBucket
-from proxy.storage.s3 import S3Bucket
+
+# ruff: noqa: PLC0415 - botocore costs a process 8 MiB and every start a third of a second
 
 
 async def open_bucket(
@@ -29,6 +30,8 @@ async def open_bucket(
     """
     parts = urlsplit(url)
     if parts.scheme == "s3" and parts.netloc and parts.path in {"", "/"}:
+        from proxy.storage.s3 import S3Bucket
+
         return await S3Bucket.opened(parts.netloc, settings, session)
     if parts.scheme == "file" and not parts.netloc and parts.path.startswith("/"):
         return await DirectoryBucket.at(Path(unquote(parts.path)))
