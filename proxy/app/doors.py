@@ -34,13 +34,14 @@ class Doors:
     async def open(self, name: int, sockets: Iterable[socket.socket]) -> int:
         """Accept from these sockets, which stay the caller's; returns their port."""
         loop, port = asyncio.get_running_loop(), 0
+        servers = self._open.setdefault(name, [])
         for one in sockets:
-            if self._closed or (port and name not in self._open):
-                break  # told to close meanwhile
             copy = one.dup()
             server = await loop.create_server(self._listener, sock=copy, backlog=_BACKLOG)
-            self._open.setdefault(name, []).append(server)
             port = copy.getsockname()[1]
+            servers.append(server)
+            if self._closed or self._open.get(name) is not servers:  # shut meanwhile
+                server.close()
         return port
 
     async def open_address(self, name: int, settings: Settings) -> int:

@@ -73,7 +73,7 @@ class Channel:
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
-            self._writer.close()
+            self.close()
             for waiting in self._waiting.values():
                 if not waiting.done():
                     waiting.set_exception(ConnectionResetError("the other process has ended"))
@@ -100,6 +100,10 @@ class Channel:
                 return await answer
         finally:
             del self._waiting[number]
+
+    def close(self) -> None:
+        """End it, for both."""
+        self._writer.close()
 
     async def flush(self) -> None:
         """Wait until the other end has been sent everything, or is gone."""

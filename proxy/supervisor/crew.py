@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import structlog
@@ -55,6 +55,16 @@ class Crew:
         log.info("worker ready", worker=worker.number, pid=worker.pid)
         return worker
 
+    async def room(self) -> None:
+        """Wait while there are two processes for each place: some still serve their last viewers.
+
+        So a seat's number, and the memory that all of them have, stay bounded.
+        """
+        while len(self.living) >= 2 * len(self.at):
+            lives = [worker.over for worker in self.living if worker.over is not None]
+            await asyncio.wait(lives, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.sleep(0)  # they are taken off the list when they have ended
+
     def _free_number(self) -> int:
         taken = {worker.number for worker in self.living}
         return min(set(range(len(taken) + 1)) - taken)
@@ -81,19 +91,28 @@ class Crew:
         self._metrics.workers.set(len(self.serving))
         return to_wire(await self._totals.gather(self.living))
 
-    async def dismiss(self, timeout: float) -> None:
-        """Stop all, kill who still is there after `timeout` seconds, return when all have ended."""
+    async def dismiss(self, drain_timeout: float, margin: float) -> None:
+        """Stop all; returns when all have ended.
+
+        Those that have been replaced know of the longer time that they had, and are killed after
+        `drain_timeout` seconds; the others get `margin` seconds more.
+        """
+        replaced = [worker for worker in self.living if worker not in self.at]
         for worker in self.living:
             worker.stop()
-        if not await self._ended(timeout):
-            for worker in self.living:
-                log.error("worker killed: it did not stop in time", worker=worker.number)
-                worker.signal(signal.SIGKILL)
-            await self._ended(None)
+        await self._ended(drain_timeout)
+        self._kill(worker for worker in replaced if worker in self.living)
+        await self._ended(margin)
+        self._kill(self.living)
+        await self._ended(None)
 
-    async def _ended(self, timeout: float | None) -> bool:
+    def _kill(self, workers: Iterable[Worker]) -> None:
+        for worker in workers:
+            log.error("worker killed: it did not stop in time", worker=worker.number)
+            worker.signal(signal.SIGKILL)
+
+    async def _ended(self, timeout: float | None) -> None:
         lives = [worker.over for worker in self.living if worker.over is not None]
-        if not lives:
-            return True
-        _, left = await asyncio.wait(lives, timeout=timeout)
-        return not left
+        if lives:
+            await asyncio.wait(lives, timeout=timeout)
+            await asyncio.sleep(0)  # they are taken off the list when they have ended

@@ -16,7 +16,7 @@ from typing import Any, Final
 import structlog
 
 from proxy.clock import Clock
-from proxy.errors import SettingsError, WorkerFailed
+from proxy.errors import FirstviewError, SettingsError, WorkerFailed
 from proxy.settings import Settings
 from proxy.supervisor.backoff import Deaths
 from proxy.supervisor.crew import Crew
@@ -61,7 +61,7 @@ class Supervisor:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
-            await self._crew.dismiss(self._drain_timeout + _MARGIN)
+            await self._crew.dismiss(self._drain_timeout, _MARGIN)
 
     async def _work(self, ready: Callable[[], None]) -> None:
         await self._hire(0)  # alone: what is wrong for all of them is said once
@@ -98,14 +98,22 @@ class Supervisor:
 
     async def _fill(self, place: int) -> None:
         """Put somebody into a place, however long that takes."""
+        while not await self._filled(place):
+            pass
+
+    async def _filled(self, place: int) -> bool:
+        """Try once; True if somebody is there."""
+        await asyncio.sleep(self._deaths[place].pause())
         async with self._locks[place]:
-            while self._crew.at[place] not in self._crew.serving:  # a reload may have been first
-                await asyncio.sleep(self._deaths[place].pause())
-                try:
-                    await self._hire(place)
-                except (SettingsError, WorkerFailed, OSError) as error:
-                    why = str(error)
-                    log.error("no worker could be started", place=place, why=why)  # noqa: TRY400
+            if self._crew.at[place] in self._crew.serving:  # a reload was first
+                return True
+            try:
+                await self._hire(place)
+            except (SettingsError, WorkerFailed, OSError) as error:
+                why = str(error)
+                log.error("no worker could be started", place=place, why=why)  # noqa: TRY400
+                return False
+        return True
 
     # -- all of them ---
 
@@ -120,6 +128,7 @@ class Supervisor:
 
     async def _replace(self, place: int) -> None:
         """Start another, which accepts in the same place, before the present one stops to."""
+        await self._crew.room()
         async with self._locks[place]:
             old = self._crew.at[place]
             await self._hire(place)
@@ -129,5 +138,11 @@ class Supervisor:
     def _go(self, work: Coroutine[Any, Any, object]) -> asyncio.Task[object]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
         return task
+
+    def _done(self, task: asyncio.Task[object]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, FirstviewError):  # those are told
+            log.error("the supervisor gave something up", exc_info=error)

@@ -204,3 +204,24 @@ def test_a_port_that_is_taken_is_said_once(tmp_path: Path) -> None:
         (line,) = ended.stderr.splitlines()
         assert "FIRSTVIEW_LISTEN" in line
         assert "Address already in use" in line
+
+
+async def test_a_worker_that_cannot_be_replaced_leaves_its_connections_to_the_others(
+    tmp_path: Path, fal: FakeFal
+) -> None:
+    settings = tmp_path / ".env"
+    async with two_workers(tmp_path, fal) as (server, _):
+        settings.write_text("FIRSTVIEW_OPEN_FILES=many\n")
+        os.kill(server.workers[0], signal.SIGKILL)
+        await wait_for(lambda: _count(server, "no worker could be started", 1), 30)
+        assert "FIRSTVIEW_OPEN_FILES" in server.said("no worker could be started")[0]["why"]
+        served = await who_answers(server)
+        assert server.workers[0] in served
+        assert max(served.values()) == 40
+        assert await server.metric("firstview_workers") == 1
+        server.process.send_signal(signal.SIGHUP)
+        await wait_for(lambda: _count(server, "not reloaded: the old workers go on", 1), 30)
+        settings.unlink()
+        await wait_for(lambda: _count(server, "worker ready", 3), 30)
+        assert len(server.workers) == 2
+        assert min((await who_answers(server)).values()) > 0
