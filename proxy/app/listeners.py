@@ -70,7 +70,7 @@ async def listen(
         videos = Videos(settings, corridor.locator, sender, metrics)
         webhooks = await stack.enter_async_context(_open_webhooks(places, corridor, labour))
         public = Public(videos, webhooks, metrics)
-        hits = None if videos.tells else Hits(corridor.locator, videos.policy, metrics)
+        hits = None if videos.tells else Hits(settings, corridor.locator, videos.policy, metrics)
         listener = Listener(public, settings, metrics, hits)
         stack.push_async_callback(lambda: listener.shutdown(grace.left))
         doors = Doors(listener)

@@ -17,19 +17,18 @@ from typing import NamedTuple
 from proxy.delivery.locate import Locator
 from proxy.delivery.viewer import ViewerSocket
 from proxy.errors import FirstviewError
+from proxy.settings import Settings
 from proxy.storage.open_files import OpenFile
 from proxy.telemetry.metrics import Metrics
 from proxy.web import exchange, headers, plain
 from proxy.web.broken import Breakages
 from proxy.web.connection import Connection
 from proxy.web.headers import ReplyPolicy
-from proxy.web.plain import Plain
 from proxy.web.ranges import ByteRange
 from proxy.web.reply import plan, stable_of
 
 _SMALL = 16 * 1024
 """Bytes of a body that go out in one call with their head: a copy is cheaper than a call."""
-
 
 _NOTHING = ByteRange(0, 0)
 
@@ -37,8 +36,11 @@ _NOTHING = ByteRange(0, 0)
 class Hits:
     """The fast lane."""
 
-    def __init__(self, locator: Locator, policy: ReplyPolicy, metrics: Metrics) -> None:
+    def __init__(
+        self, settings: Settings, locator: Locator, policy: ReplyPolicy, metrics: Metrics
+    ) -> None:
         """Take the corridor's near end, and what the other lane's replies say."""
+        self._most = min(plain.MOST, settings.max_line_bytes, settings.max_header_bytes)
         self._locator = locator
         self._policy = policy
         self._metrics = metrics
@@ -47,110 +49,96 @@ class Hits:
     def answer(self, connection: Connection, data: bytes) -> bool:
         """Answer what has just come in; False if nothing was done, as it is not for this lane."""
         came = time.monotonic()
-        asked = plain.parse(data)
-        file = None if asked is None else self._locator.hot(asked.request_id)
-        if asked is None or file is None:
+        asked = plain.parse(data) if len(data) <= self._most else None
+        if asked is None:
+            return False
+        method, request_id, fields = asked
+        file = self._locator.hot(request_id)
+        if file is None:
             return False
         try:
             viewer = connection.viewer()
-            status, lines, segments = plan(asked.fields, file.facts, method=asked.method)
+            status, lines, segments = plan(fields, file.facts, method=method)
             span = segments[0] if segments else _NOTHING
             if not isinstance(span, ByteRange):  # several ranges
                 return False
-            body = b""
-            if 0 < span.stop - span.start <= _SMALL:
-                body, span = _read(file, span), _NOTHING
+            body = _read(file, span)
         except (FirstviewError, OSError):
             return False  # the other lane will say why
-        name = exchange.name(asked.fields.get("X-Request-Id"))
+        name = exchange.name(fields.get("X-Request-Id"))
         lines += headers.exchange_fields(name, time.monotonic() - came)
         head = headers.head(status, stable_of(file, self._policy) + lines)
-        reply = _Reply(asked, name, file, status, viewer.sent + len(head))
-        self._send(connection, viewer, reply, head + body, span)
-        connection.answered(came)
+        start, stop = span
+        position = start
+        try:
+            taken = viewer.offer(head + body, more=not body and start < stop)
+            if taken >= len(head):
+                position += taken - len(head)
+                if not body and start < stop:
+                    position += viewer.offer_file(file.fd, start, stop)
+        except FirstviewError as error:
+            self._break_off(_Hit(connection, file, status, name, data), error)
+            return True
+        self._metrics.sent(file.tier).value += position - start
+        if position == stop and taken >= len(head):
+            self._metrics.replies(status, file.tier).value += 1
+            connection.answered(came)
+        else:
+            hit = _Hit(connection, file.acquire(), status, name, data)
+            rest = self._finish(hit, viewer, head[taken:], ByteRange(position, stop))
+            connection.go_on(asyncio.get_running_loop().create_task(rest))
         return True
 
-    # -- sending ---
-
-    def _send(
-        self,
-        connection: Connection,
-        viewer: ViewerSocket,
-        reply: _Reply,
-        data: bytes,
-        span: ByteRange,
-    ) -> None:
-        """Send what the socket takes at once, and leave the rest to a task."""
-        position, stop = span
+    async def _finish(self, hit: _Hit, viewer: ViewerSocket, head: bytes, span: ByteRange) -> None:
+        """Send what the socket did not take at once, at the viewer's pace."""
+        before = viewer.sent
         try:
-            data = data[viewer.offer(data, more=position < stop) :]
-            if not data and position < stop:
-                position += viewer.offer_file(reply.file.fd, position, stop)
+            if head:
+                await viewer.send(head, more=span.start < span.stop)
+            await viewer.send_file(hit.file.fd, span.start, span.stop)
+            self._metrics.replies(hit.status, hit.file.tier).value += 1
         except FirstviewError as error:
-            self._break_off(connection, reply, error)
-        else:
-            if data or position < stop:
-                reply.file.acquire()
-                rest = self._send_rest(connection, viewer, reply, data, ByteRange(position, stop))
-                connection.go_on(asyncio.get_running_loop().create_task(rest))
-                return
-            self._metrics.replies(reply.status, reply.file.tier).value += 1
-        self._count_bytes(viewer, reply)
-
-    async def _send_rest(
-        self,
-        connection: Connection,
-        viewer: ViewerSocket,
-        reply: _Reply,
-        data: bytes,
-        span: ByteRange,
-    ) -> None:
-        try:
-            if data:
-                await viewer.send(data, more=span.start < span.stop)
-            await viewer.send_file(reply.file.fd, span.start, span.stop)
-            self._metrics.replies(reply.status, reply.file.tier).value += 1
-        except FirstviewError as error:
-            self._break_off(connection, reply, error)
+            self._break_off(hit, error)
         except BaseException:  # told to stop: what was sent must not look whole
-            connection.reset()
+            hit.connection.reset()
             raise
         finally:
-            self._count_bytes(viewer, reply)
-            reply.file.release()
-            connection.gone_on()
+            self._metrics.sent(hit.file.tier).value += max(0, viewer.sent - before - len(head))
+            hit.file.release()
+            hit.connection.gone_on()
 
-    def _count_bytes(self, viewer: ViewerSocket, reply: _Reply) -> None:
-        if viewer.sent > reply.before:
-            self._metrics.sent(reply.file.tier).value += viewer.sent - reply.before
-
-    def _break_off(self, connection: Connection, reply: _Reply, error: FirstviewError) -> None:
+    def _break_off(self, hit: _Hit, error: FirstviewError) -> None:
         """The reply cannot be finished: reset the connection, never end it cleanly."""
-        asked = reply.asked
         self._breakages.note(
             error,
-            exchange=reply.name,
-            path=plain.path_of(asked),
-            request_id=asked.request_id,
-            tier=reply.file.tier,
+            exchange=hit.name,
+            path=plain.path_of(hit.asked),
+            request_id=hit.file.facts.request_id,
+            tier=hit.file.tier,
             hit=True,
         )
-        connection.reset()
+        hit.connection.reset()
 
 
-class _Reply(NamedTuple):
-    """A reply that is being sent, and what is said of it; `before` its body were so many bytes."""
+class _Hit(NamedTuple):
+    """A reply that takes its time, or breaks."""
 
-    asked: Plain
-    name: str
+    connection: Connection
     file: OpenFile
     status: int
-    before: int
+    name: str
+    asked: bytes
 
 
 def _read(file: OpenFile, span: ByteRange) -> bytes:
-    """Read a small body. Raises OSError, FirstviewError if the file does not have it."""
-    body = os.pread(file.fd, span.stop - span.start, span.start)
-    if len(body) < span.stop - span.start:
+    """Read a small body; nothing of a larger one.
+
+    Raises OSError, FirstviewError if the file does not have it.
+    """
+    start, stop = span
+    if not 0 < stop - start <= _SMALL:
+        return b""
+    body = os.pread(file.fd, stop - start, start)
+    if len(body) < stop - start:
         raise FirstviewError
     return body

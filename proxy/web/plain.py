@@ -12,7 +12,6 @@ after each colon, and without a field that changes how the connection or the bod
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 
 from proxy.records import REQUEST_ID
 
@@ -60,18 +59,13 @@ _KEEP_ALIVE = (b"connection", b"keep-alive")
 _TELLING_QUERIES = (b"download", b"verify")
 
 
-class Plain(NamedTuple):
-    """A plain request: `fields` are those that a reply depends on."""
-
-    method: str
-    request_id: str
-    query: str
-    fields: dict[str, str]
+Plain = tuple[str, str, dict[str, str]]
+"""Method, request id, and the fields that a reply depends on. A bare tuple costs a tenth."""
 
 
 def parse(data: bytes) -> Plain | None:
     """Read what came over the wire; None if it is anything but one whole plain request."""
-    shape = _SHAPE.fullmatch(data) if len(data) <= MOST else None
+    shape = _SHAPE.fullmatch(data)
     if shape is None:
         return None
     method, request_id, query, block = shape.groups()
@@ -91,14 +85,9 @@ def parse(data: bytes) -> Plain | None:
             return None
     if agents > 1:
         return None
-    return Plain(
-        "GET" if method == b"GET" else "HEAD",
-        request_id.decode("ascii"),
-        query.decode("ascii") if query else "",
-        fields,
-    )
+    return "GET" if method == b"GET" else "HEAD", request_id.decode("ascii"), fields
 
 
-def path_of(asked: Plain) -> str:
-    """The path and query that were asked for."""
-    return f"/videos/{asked.request_id}.mp4" + (f"?{asked.query}" if asked.query else "")
+def path_of(data: bytes) -> str:
+    """The path and query that a plain request asks for."""
+    return data.split(b" ", 2)[1].decode("ascii")

@@ -66,8 +66,8 @@ def parse(
     """
     plain = None if header is None else _PLAIN.fullmatch(header)
     if plain is not None:
-        start = int(plain[1])
-        stop = length if plain[2] is None else min(int(plain[2]) + 1, length)
+        first, last = plain.groups()
+        start, stop = int(first), length if last is None else min(int(last) + 1, length)
         if start < stop:
             return (ByteRange(start, stop),)
     specs = _specs(header, max_ranges)

@@ -7,7 +7,6 @@ the bytes are.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from proxy.records import CLIP_CONTENT_TYPE, ClipFacts
 from proxy.storage.open_files import OpenFile
@@ -18,12 +17,8 @@ from proxy.web.ranges import ByteRange
 _TYPE = CLIP_CONTENT_TYPE.encode("ascii")
 
 
-class Plan(NamedTuple):
-    """One reply: its status, the lines that depend on the request, and its body in order."""
-
-    status: int
-    lines: bytes
-    segments: tuple[bytes | ByteRange, ...]
+Plan = tuple[int, bytes, tuple[bytes | ByteRange, ...]]
+"""One reply: its status, the lines that depend on the request, and its body in order."""
 
 
 def plan(request: Mapping[str, str], facts: ClipFacts, *, method: str) -> Plan:
@@ -36,22 +31,22 @@ def plan(request: Mapping[str, str], facts: ClipFacts, *, method: str) -> Plan:
         validators.is_conditional(request)
         and validators.evaluate(request, facts, method=method) is validators.Verdict.NOT_MODIFIED
     ):
-        return Plan(304, b"", ())
+        return 304, b"", ()
     if method == "HEAD":
-        return Plan(200, headers.body_fields(_TYPE, facts.length), ())
+        return 200, headers.body_fields(_TYPE, facts.length), ()
     header = request.get("Range")
     found = None
     if header is not None and validators.range_applies(request.get("If-Range"), facts):
         found = ranges.parse(header, facts.length)
     if found is None:
         whole = ByteRange(0, facts.length)
-        return Plan(200, headers.body_fields(_TYPE, facts.length), (whole,))
+        return 200, headers.body_fields(_TYPE, facts.length), (whole,)
     if len(found) == 1:
         start, stop = found[0]
-        return Plan(206, headers.part_fields(_TYPE, start, stop, facts.length), found)
+        return 206, headers.part_fields(_TYPE, start, stop, facts.length), found
     body = multipart.compose(found, length=facts.length, content_type=CLIP_CONTENT_TYPE)
     lines = headers.body_fields(body.content_type.encode("ascii"), body.content_length)
-    return Plan(206, lines, body.segments)
+    return 206, lines, body.segments
 
 
 def stable_of(file: OpenFile, policy: ReplyPolicy) -> bytes:

@@ -22,6 +22,7 @@ from proxy.web.broken import Breakages
 from proxy.web.exchange import Exchange
 from proxy.web.headers import ReplyPolicy, Tier
 from proxy.web.machine import Sent
+from proxy.web.ranges import ByteRange
 from proxy.web.reply import Plan, plan, stable, stable_of
 
 _CONDITIONS = ("If-None-Match", "If-Modified-Since", "If-Match", "If-Unmodified-Since")
@@ -63,7 +64,7 @@ class Videos:
             near = await self._locator.known(request_id)
             if near is not None:
                 decided = plan(request.headers, near.facts, method="GET")
-                if not decided.segments:
+                if not decided[2]:
                     return await self._send_head(exchange, near, decided, query)
         if self._viewers >= self._max_viewers:
             self._metrics.shed.labels("max_viewers").inc()
@@ -86,29 +87,30 @@ class Videos:
 
     async def _send_head(self, exchange: Exchange, known: Known, decided: Plan, query: str) -> Sent:
         tier: Tier = known.tier  # type: ignore[assignment]
+        status, lines, _ = decided
         cache_status = headers.cache_status(tier, hit=known.hit)
         head = headers.head(
-            decided.status,
-            stable(self.policy, known.facts, cache_status) + decided.lines + exchange.fields(),
+            status,
+            stable(self.policy, known.facts, cache_status) + lines + exchange.fields(),
             _download(query, known.facts.request_id),
         )
         await exchange.viewer().send(head)
-        return exchange.sent(decided.status, known.tier)
+        return exchange.sent(status, known.tier)
 
     async def _send_view(self, exchange: Exchange, view: View, query: str) -> Sent:
         try:
-            decided = plan(exchange.request.headers, view.facts, method="GET")
+            status, lines, segments = plan(exchange.request.headers, view.facts, method="GET")
             head = headers.head(
-                decided.status,
-                self._stable(view) + decided.lines + exchange.fields(),
+                status,
+                self._stable(view) + lines + exchange.fields(),
                 _download(query, view.facts.request_id),
             )
             if self.tells:
-                exchange.begun(decided.status, view.facts.request_id, view.tier)
+                exchange.begun(status, view.facts.request_id, view.tier)
             viewer = exchange.viewer()
             before = viewer.sent
             try:
-                await self._send_body(viewer, view, decided, head)
+                await self._send_body(viewer, view, head, segments)
             except FirstviewError as error:
                 return self._broken(exchange, view, error)
             except BaseException:  # told to stop: what was sent must not look whole
@@ -119,13 +121,13 @@ class Videos:
                 self._metrics.sent(view.tier).value += sent
         finally:
             view.release()
-        return exchange.sent(decided.status, view.tier)
+        return exchange.sent(status, view.tier)
 
     async def _send_body(
-        self, viewer: ViewerSocket, view: View, decided: Plan, head: bytes
+        self, viewer: ViewerSocket, view: View, head: bytes, segments: tuple[bytes | ByteRange, ...]
     ) -> None:
-        await viewer.send(head, more=bool(decided.segments) and view.hit)
-        for segment in decided.segments:
+        await viewer.send(head, more=bool(segments) and view.hit)
+        for segment in segments:
             if isinstance(segment, bytes):
                 await viewer.send(segment, more=view.hit)
             else:

@@ -101,7 +101,7 @@ async def both_lanes(origin: Origin) -> AsyncIterator[tuple[int, int, Counting]]
     settings, metrics = app.settings, app.metrics
     videos = Videos(settings, app.locator, Sender(settings, app.clock, metrics), metrics)
     public = Public(videos, cast("Any", None), metrics)  # no webhooks
-    hits = Counting(app.locator, videos.policy, metrics)
+    hits = Counting(settings, app.locator, videos.policy, metrics)
     listeners = [
         Listener(public, settings, metrics, hits),
         Listener(public, settings, metrics),
