@@ -177,9 +177,8 @@ def exchange_fields(exchange_id: str, seconds: float) -> bytes:
 
     `exchange_id` has to be fit to be repeated, as `proxy.web.exchange.name` makes it.
     """
-    return (
-        f"Server-Timing: origin;dur={seconds * 1000:.1f}\r\nX-Request-Id: {exchange_id}\r\n"
-    ).encode("ascii")
+    spent = "0.0" if seconds < 0.00005 else f"{seconds * 1000:.1f}"  # noqa: PLR2004 - rounds to it
+    return f"Server-Timing: origin;dur={spent}\r\nX-Request-Id: {exchange_id}\r\n".encode("ascii")
 
 
 def content_disposition(name: str, request_id: str) -> str:

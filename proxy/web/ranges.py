@@ -67,8 +67,8 @@ def parse(
     plain = None if header is None else _PLAIN.fullmatch(header)
     if plain is not None:
         first, last = plain.groups()
-        start, stop = int(first), length if last is None else min(int(last) + 1, length)
-        if start < stop:
+        start, stop = int(first), length if last is None else int(last) + 1
+        if start < stop <= length:
             return (ByteRange(start, stop),)
     specs = _specs(header, max_ranges)
     if specs is None:
