@@ -32,8 +32,8 @@ _UNITS = {"ms": 0.001, "s": 1.0, None: 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0
 _LONGEST = 500 * 365.25 * 86400.0
 """Seconds; what lies further from a clip's birth or from now may be on no calendar."""
 
-_MOST_WORKERS: Final = 256
-"""More processes than any machine has use for: such a number is a slip of the pen."""
+MOST_WORKERS: Final = 96
+"""While all are replaced there are two processes of each, and one data directory has 256 seats."""
 
 
 def parse_duration(value: object) -> object:
@@ -73,8 +73,8 @@ def parse_workers(value: object) -> int | Literal["auto"]:
     text = str(value).strip()
     if text == "auto":
         return "auto"
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= _MOST_WORKERS:
-        msg = f"{text!r} is not a number of workers: write 1 to {_MOST_WORKERS}, or auto"
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MOST_WORKERS:
+        msg = f"{text!r} is not a number of workers: write 1 to {MOST_WORKERS}, or auto"
         raise ValueError(msg)
     return int(text)
 

@@ -17,7 +17,7 @@ import structlog
 
 from proxy.cli.running import Stop, until_stopped
 from proxy.clock import Clock
-from proxy.settings import Settings
+from proxy.settings import MOST_WORKERS, Settings
 from proxy.storage import keys
 from proxy.telemetry.log import configure
 
@@ -32,7 +32,8 @@ log = structlog.get_logger()
 def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then let replies and fills finish. Raises FirstviewError."""
     configure(settings.log_level, settings.log_format)
-    workers = len(os.sched_getaffinity(0)) if settings.workers == "auto" else settings.workers
+    cores = min(len(os.sched_getaffinity(0)), MOST_WORKERS)
+    workers = cores if settings.workers == "auto" else settings.workers
     if workers == 1:
         until_stopped(lambda stop: _serve(settings, stop))
     else:

@@ -23,7 +23,7 @@ from proxy.storage import keys
 from proxy.storage.file_lock import FileLock
 from proxy.storage.forgets import FORGETS_BYTES, Forgets
 
-SEATS = 64
+SEATS = 256
 """Processes that one data directory can have at once."""
 ADDED = 4096
 """Clips that the janitor may be behind before it has to look at every folder again."""
