@@ -35,7 +35,7 @@ def main() -> int:
     if missing:
         print(f"not installed: {', '.join(missing)}", file=sys.stderr)
         return 2
-    cores = Cores.choose()
+    cores = Cores.choose(os.sched_getaffinity(0))
     os.sched_setaffinity(0, cores.load)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -11,7 +11,7 @@ import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -34,28 +34,29 @@ class Cores:
     server: frozenset[int]
     load: frozenset[int]
     upstream: frozenset[int]
+    everything: frozenset[int]
     note: str
 
     @classmethod
-    def choose(cls) -> Cores:
-        """Give the servers a core of their own where there are two or more."""
-        cores = sorted(os.sched_getaffinity(0))
+    def choose(cls, found: Iterable[int]) -> Cores:
+        """Give the servers one of these cores, and nobody else that core if there are two."""
+        cores = sorted(found)
+        everything = frozenset(cores)
         if len(cores) == 1:
-            everyone = frozenset(cores)
             note = "1 core: servers and load share it, so figures say little"
-            return cls(everyone, everyone, everyone, note)
-        server, load = frozenset(cores[:1]), frozenset(cores[1:2])
-        upstream = frozenset(cores[2:3]) or load
-        note = f"{len(cores)} cores: servers on one, load on another"
-        if upstream == load:
-            note += ", which the upstream shares"
-        return cls(server, load, upstream, note)
+            return cls(everything, everything, everything, everything, note)
+        server, rest = frozenset(cores[:1]), cores[1:]
+        upstream = frozenset(rest[-1:])
+        load = frozenset(rest[:-1]) or upstream
+        note = f"{len(cores)} cores: servers on one, load on "
+        note += "another, which the upstream shares" if load == upstream else f"{len(load)}"
+        return cls(server, load, upstream, everything, note)
 
     @property
     def everyone(self) -> Cores:
-        """Servers, load and upstream on all of these cores."""
-        cores = self.server | self.load | self.upstream
-        return Cores(cores, cores, cores, f"{len(cores)} cores, shared by all")
+        """Servers, load and upstream on all cores."""
+        cores = self.everything
+        return Cores(cores, cores, cores, cores, f"{len(cores)} cores, shared by all")
 
 
 @contextlib.contextmanager

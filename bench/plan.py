@@ -91,6 +91,8 @@ def parse(
     if min(sizes.values()) < 1:
         parser.error("every number starts at 1")
     wanted = set(given["scenarios"] or names)
+    if given["readme"] and (given["quick"] or not wanted >= set(names)):
+        parser.error("--readme is for whole runs; `report` puts files of several runs together")
     return Options(
         scenarios=tuple(name for name in (*names, *extra) if name in wanted),
         json=given["json"],

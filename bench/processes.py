@@ -39,6 +39,9 @@ def started(
             stderr=output,
             env=environment,
             stdin=subprocess.DEVNULL,
+            # One of them makes a session of its own, and Linux shares out a busy core by session:
+            # all shall have one.
+            start_new_session=True,
         )
     try:
         for port in ports:

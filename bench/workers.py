@@ -9,7 +9,6 @@ own, so that throughput says little there; what a request costs does.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator, Sequence
 
 from bench import asks, firstview, nginx
@@ -80,7 +79,7 @@ def _measure(title: str, block: int, field: Field, setup: Setup) -> Outcome:
         )
 
     rounds = field.play(options.rounds, turn)
-    enough = len(os.sched_getaffinity(0)) >= _CORES_TO_SEE_IT
+    enough = len(cores.server) >= _CORES_TO_SEE_IT
     findings = [
         ratios(
             rounds,

@@ -40,7 +40,8 @@ def load(
     """
     lines = home / "asks.txt"
     lines.write_text(as_lines(asks))
-    command = ["wrk", "--threads", "1", "--connections", str(connections)]
+    threads = max(1, len(cores.load) // 2)
+    command = ["wrk", "--threads", str(threads), "--connections", str(connections)]
     command += ["--duration", f"{max(1, round(seconds))}s", "--timeout", "20s"]
     command += ["--script", str(_SCRIPT), f"http://127.0.0.1:{server.port}/"]
     command += ["--", str(lines)]

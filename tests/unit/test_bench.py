@@ -19,6 +19,7 @@ from bench.archive import Record
 from bench.asks import Ask
 from bench.first_byte import added
 from bench.firstview import cache_clips
+from bench.machine import Cores
 from bench.plan import Options
 from bench.results import (
     Finding,
@@ -103,13 +104,24 @@ def test_a_quick_run_is_smaller_but_for_what_was_typed() -> None:
     assert (quick.rounds, quick.crowd) == (1, 7)
 
 
-@pytest.mark.parametrize("arguments", [["lukewarm"], ["--rounds", "0"]])
+@pytest.mark.parametrize(
+    "arguments", [["lukewarm"], ["--rounds", "0"], ["--readme", "cold"], ["--readme", "--quick"]]
+)
 def test_what_cannot_be_run_is_refused(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
         options(*arguments)
     assert "error" in capsys.readouterr().err
+
+
+def test_servers_have_a_core_of_their_own_where_there_are_two() -> None:
+    one, two, eight = (Cores.choose(range(count)) for count in (1, 2, 8))
+    assert one.server == one.load == one.upstream == {0}
+    assert [set(each) for each in (two.server, two.load, two.upstream)] == [{0}, {1}, {1}]
+    assert (set(eight.server), set(eight.upstream)) == ({0}, {7})
+    assert eight.load == {1, 2, 3, 4, 5, 6}
+    assert eight.everyone.server == eight.everyone.load == set(range(8))
 
 
 def test_rates_and_costs_come_from_counts_and_time() -> None:
