@@ -36,7 +36,7 @@ _DISK_THREADS = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Places:
-    """All that outlives a request. `local_dir` is this process's own part of the data directory.
+    """All that outlives a request. `local_dir` is where this process's disk cache is.
 
     `has_viewers` is False for a process that only works on jobs: it keeps no copies of clips.
     """
@@ -58,8 +58,8 @@ class Places:
 
     @property
     def spool_dir(self) -> Path:
-        """Where this process has its clips on their way in."""
-        return keys.spool_dir(self.local_dir)
+        """Where all processes of this data directory have their clips on their way in."""
+        return keys.spool_dir(self.settings.data_dir)
 
 
 @contextlib.asynccontextmanager

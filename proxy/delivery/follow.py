@@ -42,31 +42,40 @@ class Followers:
         SourceChanged if the file is of another clip than the one that is wanted here.
         """
         self._count += 1
+        wait, deadline = 0.0, self._clock.monotonic() + _UNSAID_FOR
         try:
-            return await self._follow(flight, source, spool)
+            while True:
+                before = spool.mark.readable
+                step = await self.look(flight, source, spool)
+                if step is Step.WHOLE and flight.facts is None:  # and about to be told of
+                    step = Step.WAIT if self._clock.monotonic() < deadline else Step.GONE
+                if step is not Step.WAIT:
+                    return step
+                if flight.facts is not None and not flight.is_unwatched_mirror:
+                    await spool.knock()
+                grew = spool.mark.readable > before
+                wait = pause(wait, grew=grew, followed=self._count)
+                await asyncio.sleep(wait)
         finally:
+            spool.stop_knocking()
             self._count -= 1
 
-    async def _follow(self, flight: Flight, source: Source, spool: Spool) -> Step:
-        wait, deadline = 0.0, self._clock.monotonic() + _UNSAID_FOR
-        while True:
-            locked = spool_file.try_lock(spool.fd)
-            look = spool_file.look(spool.fd)
-            if flight.facts is None and look.size:
-                await self._meet(flight, source, spool)
-            unsaid = look.whole and flight.facts is None
-            named = (locked or unsaid) and await spool.still_named()
-            step = next_step(look, locked=locked, named=named)
-            if unsaid and step is Step.WHOLE:  # about to be told of, or in its last place already
-                late = self._clock.monotonic() > deadline
-                step = Step.WAIT if named and not late else Step.GONE
-            grew = flight.facts is not None and spool.follow(look.size)
-            if step is Step.WHOLE and flight.facts is not None:
-                spool.found_whole(flight.facts.length)
-            if step is not Step.WAIT:
-                return step
-            wait = pause(wait, grew=grew, followed=self._count)
-            await asyncio.sleep(wait)
+    async def look(self, flight: Flight, source: Source, spool: Spool) -> Step:
+        """Look once, let viewers have what is there, and say what that leads to."""
+        locked = spool_file.try_lock(spool.fd)
+        look = spool_file.look(spool.fd)
+        if flight.facts is None and look.size:
+            await self._meet(flight, source, spool)
+        unsaid = look.whole and flight.facts is None
+        named = (locked or unsaid) and await spool.still_named()
+        step = next_step(look, locked=locked, named=named)
+        if flight.facts is None:  # without facts a whole clip is only found in its last place
+            return Step.GONE if unsaid and not named else step
+        if step is Step.WHOLE:
+            spool.found_whole(flight.facts.length)
+        else:
+            spool.follow(look.size)
+        return step
 
     @staticmethod
     async def _meet(flight: Flight, source: Source, spool: Spool) -> None:

@@ -26,7 +26,10 @@ class Pace:
         self._paid_until = clock.monotonic() - 1.0
 
     async def spend(self, flight: Flight, count: int) -> None:
-        """Wait until `count` bytes are paid for; a flight that has a viewer never waits."""
+        """Wait until `count` bytes are paid for.
+
+        A flight that has a viewer, here or in another process of this machine, does not pay.
+        """
         if self._rate is None or not flight.is_unwatched_mirror:
             return
         now = self._clock.monotonic()
@@ -36,4 +39,11 @@ class Pace:
             left = owed_until - self._clock.monotonic()
             if left <= 0:
                 return
+            if await _is_watched_elsewhere(flight):
+                self._paid_until -= count / self._rate
+                return
             await asyncio.sleep(min(left, _LONGEST_NAP))
+
+
+async def _is_watched_elsewhere(flight: Flight) -> bool:
+    return flight.spool is not None and await flight.spool.is_watched_elsewhere()

@@ -57,6 +57,7 @@ class Spool(Tail):
         self._md5: hashlib._Hash | None = None
         self._digested = 0
         self._named = True
+        self._knock: int | None = None
         self._beside: tuple[ClipFacts, BodyHead] | None = None
 
     @classmethod
@@ -173,12 +174,10 @@ class Spool(Tail):
         """Whether the file still has its name, so that it is worth going on with."""
         return await self._in_thread(lambda: spool_file.is_named(self.fd, self.path))
 
-    def follow(self, size: int) -> bool:
-        """Let viewers have what another process has written by now; whether that was more."""
-        grew = self.mark.follow(size)
-        if grew:
-            self._wake()
-        return grew
+    def follow(self, size: int) -> None:
+        """Let viewers have what another process has written by now."""
+        self.mark.follow(size)
+        self._wake()
 
     def found_whole(self, length: int) -> None:
         """Let viewers have the last byte, which another process has verified."""
@@ -210,6 +209,21 @@ class Spool(Tail):
     def _read(self, position: int, size: int) -> bytes:
         with disk_errors():
             return os.pread(self.fd, min(_REREAD, size - position), position)
+
+    async def knock(self) -> None:
+        """Let the process that fills the clip know that it is watched here."""
+        if self._knock is None:
+            self._knock = await self._in_thread(lambda: spool_file.knock(self.path))
+
+    async def is_watched_elsewhere(self) -> bool:
+        """See `Tail.is_watched_elsewhere`."""
+        return await self._in_thread(lambda: spool_file.hears_knocking(self.path))
+
+    def stop_knocking(self) -> None:
+        """The clip is no other process's any more."""
+        if self._knock is not None:
+            os.close(self._knock)
+            self._knock = None
 
     # -- its life ---
 

@@ -78,6 +78,10 @@ class Tail:
         """Return the SHA-256 of the first `position` bytes, where that is known."""
         return None
 
+    async def is_watched_elsewhere(self) -> bool:
+        """Whether viewers of another process are waiting for what is written here."""
+        return False
+
     async def remove(self) -> None:
         """Take the file's name away, if it is this process's own; there is nothing to do here."""
 

@@ -58,16 +58,14 @@ class Watermark:
             raise CorruptClip(msg)
         self.written += count
 
-    def follow(self, size: int) -> bool:
-        """Take the size of a file that another process writes; whether more can be read by it.
+    def follow(self, size: int) -> None:
+        """Take the size of a file that another process writes.
 
         What is more than the clip's length is none of the clip.
         """
-        before = self.readable
         if not self.ended:
             known = size if self.length is None else min(size, self.length)
             self.written = max(self.written, known)
-        return self.readable > before
 
     def take_over(self, size: int) -> None:
         """Go on from that size; raises CorruptClip where the clip is shorter."""

@@ -14,14 +14,13 @@ Data directory (FIRSTVIEW_DATA_DIR):
     │   .tmp/<random>                              written, not yet visible
     │   .lock                                      flock'ed by whoever makes an object visible
     spool/<request_id>.<source>.part               a clip on its way in; flock'ed by its filler
-    spool/<request_id>.<source>.json               its facts: who it is, where it came from
+    spool/<request_id>.<source>.json               its facts: who it is, where it came from; its
+                                                   flock is shared by processes that watch it
     cache/<2 hex>/<16 hex>.mp4                     a whole clip whose bucket copy is elsewhere, with
                                                    its facts behind it; the name is the id's hash
     run/shared.1                                   what the processes of this machine share; the
                                                    number is that of its layout
     run/<name>.lock                                flock'ed: budget, cache, janitor, seat-<n>
-    worker/                                        spool/ of processes without viewers, which keep
-                                                   no copy of what is stored
 
 `<source>` is the first 16 hex digits of the SHA-256 of the source's identity, so that a re-pointed
 id never continues the file of its former source.
@@ -73,13 +72,8 @@ def bucket_url(configured: str, data_dir: Path) -> str:
     return configured or (data_dir.absolute() / "bucket").as_uri()
 
 
-def worker_dir(data_dir: Path) -> Path:
-    """Where processes that only work on jobs have their local files."""
-    return data_dir / "worker"
-
-
 def spool_dir(data_dir: Path) -> Path:
-    """Where clips on their way in are kept."""
+    """Where clips on their way in are kept, by all processes of a machine."""
     return data_dir / "spool"
 
 

@@ -14,6 +14,7 @@ Belongs here: these few system calls. Must not know: where the bytes come from, 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -131,6 +132,35 @@ def unsay(fd: int, path: Path) -> None:
     said = read_facts(beside)
     if said is None or said.growth is None or said.growth.inode == inode(fd):
         beside.unlink(missing_ok=True)
+
+
+def knock(path: Path) -> int | None:
+    """Let the process that fills a clip know that somebody is watching it in this one. Blocks.
+
+    Returns what has to be closed when nobody is any more: it holds a lock on what is said beside
+    the file, shared with all other processes that do the same. None if nothing is said.
+    """
+    try:
+        fd = os.open(path.with_suffix(".json"), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    with contextlib.suppress(BlockingIOError):  # the filler is looking just now, and will again
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return fd
+    os.close(fd)
+    return None
+
+
+def hears_knocking(path: Path) -> bool:
+    """Whether any process has knocked and still holds on. Blocks."""
+    try:
+        fd = os.open(path.with_suffix(".json"), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return not try_lock(fd)
+    finally:
+        os.close(fd)
 
 
 def is_named(fd: int, path: Path) -> bool:

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
+from proxy.app import App
 from proxy.delivery.spool import Spool
 from proxy.errors import DiskExhausted
 from tests.fakes.fal import Behaviour, FakeFal, make_clip
 from tests.fixtures.looking import metric, nothing_is_left, path_of
-from tests.fixtures.origin import Origin, running_origin, wait_for
+from tests.fixtures.origin import Origin, running_origin, settings_for, wait_for
 from tests.fixtures.raw import raw_client
 from tests.fixtures.servers import free_port
 
@@ -280,3 +281,52 @@ async def test_an_id_that_is_pointed_elsewhere_does_not_cut_off_who_follows(
             assert body == DATA
         for origin in (one, two):
             await nothing_is_left(origin)
+
+
+async def test_a_mirror_that_is_held_back_is_not_while_another_process_has_viewers(
+    tmp_path: Path, fal: FakeFal
+) -> None:
+    async with pair(tmp_path, fal, mirror_bandwidth="16KiB") as (one, two):
+        await one.clip("clip", DATA)
+        mirror = asyncio.create_task(one.app.corridor.mirrors.mirror("clip"))
+        await is_ready(one)
+        _, body = await two.get("clip")  # or it would take three minutes
+        assert body == DATA
+        await mirror
+        assert one.gets("clip") == 1
+
+
+async def test_a_mirror_that_follows_a_fill_ends_when_that_is_stored(
+    tmp_path: Path, fal: FakeFal
+) -> None:
+    hold = asyncio.Event()
+    async with pair(tmp_path, fal) as (one, two):
+        await one.clip("clip", DATA, Behaviour(stall_at=MIB, stall_until=hold))
+        view = asyncio.create_task(one.get("clip"))
+        await is_ready(one)
+        mirror = asyncio.create_task(two.app.corridor.mirrors.mirror("clip"))
+        await is_ready(two)
+        hold.set()
+        await asyncio.gather(view, mirror)
+        row = await two.row("clip")
+        assert row is not None
+        assert row.status == "stored"
+        assert one.gets("clip") == 1
+
+
+async def test_a_worker_and_viewers_beside_it_share_one_fill(tmp_path: Path, fal: FakeFal) -> None:
+    hold = asyncio.Event()
+    async with running_origin(tmp_path / "data", fal) as one:
+        await one.clip("clip", DATA, Behaviour(stall_at=MIB, stall_until=hold))
+        settings = settings_for(tmp_path / "data")
+        async with App(settings).working(works=False, sweeps=False) as worker:
+            mirror = asyncio.create_task(worker.corridor.mirrors.mirror("clip"))
+            await wait_for(lambda: _is(len(fal.gets()) == 1))
+            view = asyncio.create_task(one.get("clip"))
+            await is_ready(one)
+            hold.set()
+            _, body = await view
+            assert body == DATA
+            await mirror
+        assert one.gets("clip") == 1
+        await nothing_is_left(one)

@@ -62,7 +62,7 @@ async def test_who_goes_on_with_a_clip_has_the_digest_of_all_of_it(
     assert said is not None
     assert (said.facts, said.growth and said.growth.head) == (FACTS, HEAD)
     follower.announce(10)
-    assert follower.follow(5)
+    follower.follow(5)
     assert await follower.past(0) == 5
     first.release()
     assert spool_file.try_lock(follower.fd)
