@@ -36,7 +36,7 @@ _DISK_THREADS = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Places:
-    """All that outlives a request. `local_dir` is where this process's disk cache is.
+    """All that outlives a request.
 
     `has_viewers` is False for a process that only works on jobs: it keeps no copies of clips.
     """
@@ -46,7 +46,6 @@ class Places:
     metrics: Metrics
     seat: Seat
     has_viewers: bool
-    local_dir: Path
     executor: ThreadPoolExecutor
     catalog: Catalog
     generations: Generations
@@ -68,11 +67,10 @@ async def open_places(
 ) -> AsyncIterator[Places]:
     """Open everything; raises SettingsError, CatalogError or BucketError if that is impossible."""
     _raise_file_limit()
-    local_dir = settings.data_dir if has_viewers else keys.worker_dir(settings.data_dir)
     async with contextlib.AsyncExitStack() as stack:
         executor = ThreadPoolExecutor(_DISK_THREADS, thread_name_prefix="disk")
         stack.push_async_callback(asyncio.to_thread, executor.shutdown)
-        await asyncio.get_running_loop().run_in_executor(executor, _make, local_dir)
+        await asyncio.get_running_loop().run_in_executor(executor, _make, settings.data_dir)
         files = OpenFiles(settings.open_files)
         stack.callback(files.close)
         catalog = await open_catalog(
@@ -105,7 +103,6 @@ async def open_places(
             metrics=metrics,
             seat=seat,
             has_viewers=has_viewers,
-            local_dir=local_dir,
             executor=executor,
             catalog=catalog,
             generations=Generations(catalog, **of_new_rows(settings), clock=clock),

@@ -69,8 +69,8 @@ class Shelf:
             log.warning("the disk cache failed", request_id=request_id, error=str(error))
             adopted = False
         if adopted:
-            self._files.put(request_id, file)
             await self.in_thread(lambda: spool_file.unsay(file.fd, path))
+            self._files.put(request_id, file)
         else:
             reservation.release()
             await self._remove(path, file)
