@@ -14,6 +14,7 @@ from bench import (
     bucket_hits,
     cold,
     crowd,
+    eviction,
     first_byte,
     growth,
     hits,
@@ -39,7 +40,7 @@ _GROUPS = tuple(
     _Group(module.NAMES, module.run)
     for module in (hits, cold, crowd, first_byte, bucket_hits, workers, memory, growth)
 )
-_EXTRA = tuple(_Group(module.NAMES, module.run) for module in (webhooks, mirror))
+_EXTRA = tuple(_Group(module.NAMES, module.run) for module in (webhooks, mirror, eviction))
 NAMES = tuple(name for group in _GROUPS for name in group.names)
 EXTRA = tuple(name for group in _EXTRA for name in group.names)
 """These have no peer and run only when they are named."""

@@ -34,7 +34,7 @@ _SLICE: Final = 0.005
 _SETTLING: Final = 1.0
 """Seconds until what was removed is free; more is not removed meanwhile on that account."""
 _REST: Final = 3
-"""Times as long as it took that it rests after each slice of a round: the cores are viewers'."""
+"""Times as long as it worked that it rests after each slice of a round: the cores are viewers'."""
 _AGES: Final = 32
 """Clips found are told apart by the logarithm of their age."""
 _MARGIN_PART: Final = 64
@@ -105,7 +105,7 @@ class Janitor:
 
     def _work(self) -> float:
         """Do one slice of whatever there is; returns the seconds to rest after it."""
-        began = time.monotonic()
+        began, worked = time.monotonic(), time.thread_time()
         if not self.is_leader:
             if not self._shared.janitor_lock.take():
                 return _SEATS / 4
@@ -119,7 +119,7 @@ class Janitor:
             self._shared.clear_empty_seats()
         self._make_room(began)
         if self._looked < keys.CACHE_FOLDERS:
-            return (time.monotonic() - began) * _REST
+            return (time.thread_time() - worked) * _REST
         return _LOOK
 
     # -- knowing what is there ---

@@ -84,3 +84,34 @@ def test_dropping_what_is_not_there_is_no_error(make: Make) -> None:
     files.drop("a")
     assert len(files) == 0
     assert not is_open(file)
+
+
+def test_files_that_lost_their_name_are_dropped_and_the_others_keep_their_order(
+    make: Make, tmp_path: Path
+) -> None:
+    files = OpenFiles(4)
+    made = {name: make(name) for name in "abcd"}
+    for name, file in made.items():
+        files.put(name, file)
+    made["b"].acquire()
+    for name in ("b", "d"):
+        (tmp_path / name).unlink()
+    for _ in range(6):
+        files.drop_nameless(1)
+    assert [name for name in "abcd" if files.get(name)] == ["a", "c"]
+    assert is_open(made["b"])  # somebody reads it
+    assert not is_open(made["d"])
+    made["b"].release()
+
+
+def test_a_look_at_a_file_is_no_use_of_it(make: Make) -> None:
+    files = OpenFiles(2)
+    files.put("a", make("a"))
+    files.put("b", make("b"))
+    assert files.get("b") is not None
+    assert files.get("a") is not None  # so that b goes first
+    for _ in range(2):
+        files.drop_nameless(1)
+    files.drop_nameless(1)
+    files.put("c", make("c"))
+    assert (files.get("b"), files.get("a") is not None) == (None, True)
