@@ -136,9 +136,9 @@ bench: $(VENV)/.dev $(VENV_S3)/.installed system-bench ## measure side by side w
 	@$(BIN)/python -m bench $(ARGS)
 
 .PHONY: scale
-scale: $(VENV)/.dev ## measure the catalog with a million generations (ROWS=1000000)
+scale: $(VENV)/.dev ## measure with a million generations, and cached clips (ROWS=1000000)
 	@SCALE_ROWS=$(or $(ROWS),1000000) $(BIN)/python -m pytest -n0 -s \
-		tests/integration/test_many_generations.py $(ARGS)
+		tests/integration/test_many_generations.py tests/integration/test_large_cache.py $(ARGS)
 
 .PHONY: soak
 soak: $(VENV)/.dev ## storms of 10,000 webhooks with 20 kills, on SQLite and PostgreSQL (minutes)

@@ -1,8 +1,7 @@
 """Which clips a cache keeps: firstview's eviction against LRU and SIEVE, over made-up requests.
 
 Nothing is served and nothing is timed, so it comes to the same on every machine. `python -m bench
-eviction` prints the figures, and `python -m bench.eviction` writes them and their picture to
-`bench/results/`.
+eviction` prints the figures, and `python -m bench.eviction` draws them for the documentation.
 
 Belongs here: the requests, the policies that are compared, and counting hits. Must not know: how
 servers are measured, how curves are drawn.
@@ -15,7 +14,6 @@ asks twice for very many clips once each, as a crawler or a check of all links d
 from __future__ import annotations
 
 import itertools
-import json
 import random
 from bisect import bisect
 from collections import OrderedDict
@@ -38,7 +36,7 @@ _SKEW = 0.9
 _ONCE = 0.3
 _SCAN = 15_000
 _SEED = 4
-_RESULTS = Path(__file__).parent / "results"
+_PICTURE = Path(__file__).resolve().parents[1] / "docs" / "images" / "eviction.svg"
 Trace = Sequence[tuple[int, int]]
 """Which clip is asked for, and its bytes."""
 Curves = dict[str, dict[str, list[float]]]
@@ -222,12 +220,8 @@ def run(_wanted: Sequence[str], _setup: Setup) -> Iterator[Outcome]:
 
 
 def main() -> None:
-    """Write figures and picture."""
-    _RESULTS.mkdir(exist_ok=True)
-    found = curves()
-    said = {"shares": SHARES, "hits": found}
-    (_RESULTS / "eviction.json").write_text(json.dumps(said, indent=1) + "\n")
-    (_RESULTS / "eviction.svg").write_text(eviction_chart.draw(SHARES, found))
+    """Draw the picture."""
+    _PICTURE.write_text(eviction_chart.draw(SHARES, curves()))
 
 
 if __name__ == "__main__":

@@ -73,6 +73,7 @@ def fill(data_dir: Path, count: int) -> None:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT)
         os.ftruncate(fd, 2048)
         os.close(fd)
+    os.sync()  # or the catalog's first sync would wait for all of these
 
 
 @pytest.fixture
@@ -144,13 +145,13 @@ async def test_a_full_cache_is_served_at_once_and_costs_neither_time_nor_memory(
     late = sorted(many.meanwhile or [0.0])
     p99 = late[int(len(late) * 0.99)]
     say(f"p50 {median(late) * 1000:.1f} ms, p99 {p99 * 1000:.1f} ms, slowest {late[-1]:.3f} s")
-    assert many.served_after < SOONEST
-    assert p99 < LATE
     if AT_SCALE:
         say(f"memory {few.memory / 2**20:.0f} → {many.memory / 2**20:.0f} MiB")
         say(f"CPU {few.cpu_per_hit * 1e6:.0f} → {many.cpu_per_hit * 1e6:.0f} µs a hit")
         assert many.memory - few.memory < GROWTH
         assert few.cpu_per_hit / many.cpu_per_hit > PART
+    assert many.served_after < SOONEST
+    assert p99 < LATE
 
 
 async def test_a_full_cache_is_full(folder: Path) -> None:
