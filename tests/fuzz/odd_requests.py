@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 RANGES = [
     *("bytes=0-0", "bytes=0-", "bytes=5-9", "bytes=0-1023", "bytes=1000-20000", "bytes=007-0900"),
-    *("bytes=16384-32767", "bytes=0-16383", "bytes=0-16384", "bytes=39999-", "bytes=40000-"),
+    *("bytes=16384-32767", "bytes=0-4095", "bytes=0-4096", "bytes=39999-", "bytes=40000-"),
     *("bytes=-1", "bytes=-0", "bytes=-500000", "bytes=9-5", "bytes=5-999999999999999999999"),
     *("bytes=0-1,5-6", "bytes=0-1, -2", "bytes=,0-4", "bytes=0-4,", "bytes=0-9,0-9,0-9"),
     *("bytes= 0-4", "bytes=0 -4", "bytes 0-4", "BYTES=0-4", "Bytes=5-", "bytes=", "bytes=-"),
