@@ -55,6 +55,7 @@ async def open_corridor(places: Places, grace: Grace) -> AsyncIterator[Corridor]
             executor=places.executor,
             clock=clock,
             metrics=metrics,
+            behind=places.behind,
             keeps_copies=places.has_viewers,
         )
         await ownership.load()

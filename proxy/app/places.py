@@ -27,6 +27,7 @@ from proxy.storage.bucket import Bucket
 from proxy.storage.disk_cache import DiskCache
 from proxy.storage.open_files import OpenFiles
 from proxy.storage.opening import open_bucket
+from proxy.storage.quiet_threads import QuietThreads
 from proxy.storage.shared import Shared
 from proxy.telemetry.metrics import Metrics
 from proxy.upstream.fetch import Upstream
@@ -47,6 +48,7 @@ class Places:
     seat: Seat
     has_viewers: bool
     executor: ThreadPoolExecutor
+    behind: QuietThreads
     catalog: Catalog
     generations: Generations
     bucket: Bucket
@@ -70,6 +72,8 @@ async def open_places(
     async with contextlib.AsyncExitStack() as stack:
         executor = ThreadPoolExecutor(_DISK_THREADS, thread_name_prefix="disk")
         stack.push_async_callback(asyncio.to_thread, executor.shutdown)
+        behind = QuietThreads(executor)
+        stack.push_async_callback(asyncio.to_thread, behind.shutdown)
         await asyncio.get_running_loop().run_in_executor(executor, _make, settings.data_dir)
         files = OpenFiles(settings.open_files)
         stack.callback(files.close)
@@ -104,6 +108,7 @@ async def open_places(
             seat=seat,
             has_viewers=has_viewers,
             executor=executor,
+            behind=behind,
             catalog=catalog,
             generations=Generations(catalog, **of_new_rows(settings), clock=clock),
             bucket=bucket,

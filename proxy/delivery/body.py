@@ -13,7 +13,7 @@ from proxy.delivery.sources import Source
 from proxy.delivery.spool import Spool
 from proxy.errors import CorruptClip, NotAClip, SourceChanged, SourceTimeout, SourceUnavailable
 from proxy.media.boxes import FTYP_BYTES, TopBoxes, is_clip_start
-from proxy.records import BodyHead, ByteStream, ClipFacts
+from proxy.records import BodyHead, ByteStream, ClipFacts, DirectStream
 from proxy.storage import keys
 
 
@@ -27,10 +27,14 @@ class Body:
         then `reopen`.
         """
         self.source = source
-        self._stream = stream
+        self._stream: ByteStream | None = None
+        self._direct: DirectStream | None = None
+        if stream is not None:
+            self._read_from(stream)
         self._head = head
         self.total = head.total
         self._pending = b""
+        self._offered: int | None = None
         self._position = 0
         self._boxes = TopBoxes()
 
@@ -109,30 +113,46 @@ class Body:
             msg = f"the source's first {len(self._pending)} bytes are not those of an mp4"
             raise NotAClip(msg)
 
-    async def read(self) -> bytes:
-        """Return the next bytes, in order; b"" at the proper end.
+    async def offer(self, buffer: memoryview) -> None:
+        """Let the next bytes into a buffer; see `DirectStream.offer`. Raises what streams raise."""
+        self._offered = None
+        if not self._pending and self._direct is not None:
+            await self._direct.offer(buffer)
+            return
+        if not self._pending:
+            self._pending = await self._read()
+        self._offered = count = min(len(buffer), len(self._pending))
+        buffer[:count] = self._pending[:count]
+        self._pending = self._pending[count:]
 
-        Raises what the stream raises, and CorruptClip when the mp4 itself says that it is longer
-        than its source does: a wrong length is framed as well as a right one.
+    def take(self, buffer: memoryview) -> memoryview:
+        """Take the buffer back, cut to the bytes that are new; empty at the proper end.
+
+        Raises what streams raise, and CorruptClip when the mp4 itself says that it is longer than
+        its source does: a wrong length is framed as well as a right one.
         """
-        if self._pending:
-            chunk, self._pending = self._pending, b""
-        else:
-            chunk = await self._read()
+        count = self._offered
+        if count is None and self._direct is not None:
+            count = self._direct.take()
+        chunk = buffer[:count]
         self.recall(chunk)
         return chunk
+
+    def _read_from(self, stream: ByteStream) -> None:
+        able: object = stream
+        self._stream, self._direct = stream, able if isinstance(able, DirectStream) else None
 
     async def _read(self) -> bytes:
         if self._stream is None:
             raise SourceUnavailable("nobody is reading the source")
         return await self._stream.read()
 
-    def recall(self, chunk: bytes) -> None:
-        """Check bytes that come next, whoever read them. Raises CorruptClip as `read` does."""
+    def recall(self, chunk: bytes | memoryview) -> None:
+        """Check bytes that come next, whoever read them. Raises CorruptClip as `take` does."""
         if not self._is_vouched_for():
             self._check_boxes(chunk)
 
-    def _check_boxes(self, chunk: bytes) -> None:
+    def _check_boxes(self, chunk: bytes | memoryview) -> None:
         self._position += len(chunk)
         self._boxes.feed(chunk)
         length = self.total if chunk or self.total is not None else self._position
@@ -163,7 +183,8 @@ class Body:
         except BaseException:
             await stream.close()
             raise
-        self._stream, self._pending = stream, pending
+        self._read_from(stream)
+        self._pending = pending
 
     def _check_continues(self, stream: ByteStream, start: int) -> None:
         head = stream.head
@@ -191,7 +212,7 @@ async def _skip(stream: ByteStream, spool: Spool) -> bytes:
         part, rest = chunk[:left], chunk[left:]
         seen.update(part)
         left -= len(part)
-    if seen.digest() != spool.digest().digest():
+    if seen.digest() != (await spool.digest()).digest():
         msg = "the source's bytes changed while it was being read"
         raise SourceChanged(msg)
     return rest

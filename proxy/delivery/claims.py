@@ -202,8 +202,7 @@ class Claims:
     async def _open(self, flight: Flight, source: Source, spool: Spool) -> Claim:
         body = await Body.open(source, self._max_bytes)
         flight.source, flight.validator = source, body.validator
-        if body.md5 is not None:
-            spool.expect_md5()
+        _expect(spool, body)
         return Claim(body=body, spool=spool)
 
     async def _continue(self, flight: Flight, source: Source, spool: Spool) -> Claim | None:
@@ -230,10 +229,15 @@ class Claims:
         if said is None or said.growth is None or not is_meant(source, said):
             return None
         body = Body(source, said.growth.head)
-        if body.md5 is not None:
-            spool.expect_md5()
+        _expect(spool, body)
         spool.announce(said.facts.length)
         await spool.take_over(body.recall)
-        if said.sha256 not in {None, spool.digest().hexdigest()}:
+        if said.sha256 not in {None, (await spool.digest()).hexdigest()}:
             raise CorruptClip("a clip that was whole has other bytes by now")
         return Claim(body=body, spool=spool, facts=said.facts)
+
+
+def _expect(spool: Spool, body: Body) -> None:
+    """Have hashed on the way what can be compared before the last byte goes out."""
+    if body.md5 is not None or body.sha256 is not None:
+        spool.expect_digest(md5=body.md5 is not None)

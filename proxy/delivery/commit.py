@@ -50,7 +50,7 @@ class Commits:
         new = new_object(kept.facts, kept.prompt_hash, replaces)
         return self._bucket.upload(new, kept.path)
 
-    async def commit(self, kept: Kept, confirm: Callable[[], Awaitable[None]]) -> None:
+    async def commit(self, kept: Kept, sha256: str, confirm: Callable[[], Awaitable[None]]) -> None:
         """Make the clip's object visible, whole.
 
         What an outage interrupts stays in `kept.upload`, so that what was sent is not sent again.
@@ -60,13 +60,13 @@ class Commits:
         upload = kept.upload or self.begin(kept)
         kept.upload = upload
         try:
-            await upload.commit(kept.sha256)
+            await upload.commit(sha256)
         except BucketUnavailable:
             raise
         except ObjectConflict:
             kept.upload = None
             self.abandon(upload)
-            await self._replace(kept, confirm)
+            await self._replace(kept, sha256, confirm)
         except Exception:  # the same parts would be refused again
             kept.upload = None
             self.abandon(upload)
@@ -75,7 +75,9 @@ class Commits:
         self._metrics.stored.inc()
         self._metrics.stored_bytes.inc(kept.facts.length)
 
-    async def _replace(self, kept: Kept, confirm: Callable[[], Awaitable[None]]) -> None:
+    async def _replace(
+        self, kept: Kept, sha256: str, confirm: Callable[[], Awaitable[None]]
+    ) -> None:
         """Replace only what we wrote ourselves; else ObjectConflict.
 
         That is the clip of the id's former source, or this very clip with bytes that are not its
@@ -87,7 +89,7 @@ class Commits:
         await confirm()
         upload = self.begin(kept, None if info is None else info.etag)
         try:
-            await upload.commit(kept.sha256)
+            await upload.commit(sha256)
         except BaseException:
             self.abandon(upload)
             raise

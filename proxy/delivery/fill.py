@@ -140,7 +140,7 @@ class Fills:
                     facts=facts,
                     head=body.head,
                     spool=spool,
-                    sha256=spool.digest().hexdigest(),
+                    sha256=spool.sha256,
                     reservation=reservation,
                     upload=upload,
                 )

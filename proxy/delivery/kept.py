@@ -29,7 +29,7 @@ class Kept:
     """
 
     facts: ClipFacts
-    sha256: str
+    sha256: str | None
     fal_url: str
     prompt_hash: str | None
     path: Path

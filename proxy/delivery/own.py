@@ -66,16 +66,17 @@ class Ownership:
         executor: Executor,
         clock: Clock,
         metrics: Metrics,
+        behind: Executor | None = None,
         keeps_copies: bool = True,
     ) -> None:
-        """Take the parts it works with."""
+        """Take the parts it works with; `behind` has threads for what nobody waits for."""
         self._settings = settings
         self._bucket = bucket
         self._disk = disk
         self._spool_dir = spool_dir
         self._commits = Commits(settings, bucket, clock, metrics)
         self._ledger = Ledger(rows, clock, metrics)
-        self._shelf = Shelf(disk, files, executor, keeps=keeps_copies)
+        self._shelf = Shelf(disk, files, executor, behind or executor, keeps=keeps_copies)
         self.storing = Storing(
             settings,
             commits=self._commits,
@@ -135,13 +136,15 @@ class Ownership:
             busy=True,
         )
         self._kept[kept.facts.request_id] = kept
-        await self._shelf.write(kept, durable=False)
+        if kept.sha256 is not None:
+            await self._shelf.write(kept, durable=False)
         self.storing.begin(kept)
 
     async def _cache(self, filled: Filled, file: OpenFile) -> None:
         """A clip that came from the bucket: nothing to commit, only to keep near."""
+        sha256 = filled.sha256 or (await filled.spool.digest()).hexdigest()
         if await self._shelf.place(filled.spool.path, file, filled.reservation):
-            self._ledger.in_bucket(filled.source.row, filled.facts, filled.sha256)
+            self._ledger.in_bucket(filled.source.row, filled.facts, sha256)
 
     # -- what viewers ask ---
 

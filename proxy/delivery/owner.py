@@ -21,7 +21,7 @@ from proxy.storage.disk_cache import Reservation
 class Filled:
     """A whole, verified clip in its spool, ready to be handed over.
 
-    `head` is what its source said of it.
+    `head` is what its source said of it; `sha256`, hex, is None if nobody has hashed it yet.
     """
 
     flight: Flight
@@ -29,7 +29,7 @@ class Filled:
     facts: ClipFacts
     head: BodyHead
     spool: Spool
-    sha256: str
+    sha256: str | None
     reservation: Reservation
     upload: Upload | None
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+from collections.abc import AsyncIterator
 
 import structlog
 
 from proxy.clock import Clock
+from proxy.delivery.behind import Behind
 from proxy.delivery.body import Body
 from proxy.delivery.flights import Flight
 from proxy.delivery.owner import Owner
@@ -36,6 +39,12 @@ _WRITES_AT_ONCE = 8
 """As many as there are disk threads. More would only queue there, and every clip that is about to
 begin would wait behind the chunks of all that have begun: of 200 at once, half began too late."""
 
+_LARGEST = 512 * 1024
+"""Bytes of a buffer: with 1 MiB a clip cost as much, with 256 KiB more hops to a thread."""
+_SMALLEST = 64 * 1024
+_ALL_BUFFERS = 32 * 1024 * 1024
+"""Bytes that the buffers of all fills have together, about: many fills have smaller ones each."""
+
 log = structlog.get_logger()
 
 
@@ -59,6 +68,7 @@ class Pouring:
         self._metrics = metrics
         self._pace = Pace(settings.mirror_bandwidth, clock)
         self._writing = asyncio.Semaphore(_WRITES_AT_ONCE)
+        self._copying = 0
 
     async def pour(
         self,
@@ -83,7 +93,7 @@ class Pouring:
         if body.total is None:
             facts = body.facts(spool.mark.written)
             upload = await self._land(flight, body, spool, facts, unowned)
-        _verify(body, spool)
+        await _verify(body, spool)
         return upload
 
     async def _land(
@@ -140,23 +150,49 @@ class Pouring:
         reservation: Reservation,
     ) -> None:
         """Move bytes until the body's proper end; raises SourceUnavailable if that is too soon."""
-        while chunk := await body.read():
-            written = spool.mark.written + len(chunk)
-            if written > self._settings.max_clip_bytes:
-                msg = "the clip is larger than FIRSTVIEW_MAX_CLIP_BYTES"
-                raise NotAClip(msg)
-            if written > reservation.size and not await self._disk.grow(reservation, written):
-                raise DiskExhausted
-            async with self._writing:
-                await spool.append(chunk)
-            self._metrics.filled_bytes.labels(body.source.tier).inc(len(chunk))
-            if upload is not None:
-                with contextlib.suppress(BucketError):  # what this cannot send, commit does
-                    await upload.advance(written)
-            await self._pace.spend(flight, len(chunk))
+        received = spool.mark.written
+        async with self._buffers() as buffers, Behind() as writing:
+            for buffer in itertools.cycle(buffers):
+                await body.offer(buffer)
+                await writing.done()  # what comes meanwhile comes along
+                chunk = body.take(buffer)
+                if not chunk:
+                    break
+                received += len(chunk)
+                await self._make_room(reservation, received)
+                writing.start(self._keep(flight, body, spool, upload, chunk))
         if body.total is not None and spool.mark.written < body.total:
             msg = f"the source ended after {spool.mark.written} of {body.total} bytes"
             raise SourceUnavailable(msg)
+
+    async def _make_room(self, reservation: Reservation, size: int) -> None:
+        if size > self._settings.max_clip_bytes:
+            msg = "the clip is larger than FIRSTVIEW_MAX_CLIP_BYTES"
+            raise NotAClip(msg)
+        if size > reservation.size and not await self._disk.grow(reservation, size):
+            raise DiskExhausted
+
+    async def _keep(
+        self, flight: Flight, body: Body, spool: Spool, upload: Upload | None, chunk: memoryview
+    ) -> None:
+        """Write what has come, let viewers and the bucket have it, and keep the mirrors' pace."""
+        async with self._writing:
+            await spool.append(chunk)
+        self._metrics.filled_bytes.labels(body.source.tier).inc(len(chunk))
+        if upload is not None:
+            with contextlib.suppress(BucketError):  # what this cannot send, commit does
+                await upload.advance(spool.mark.written)
+        await self._pace.spend(flight, len(chunk))
+
+    @contextlib.asynccontextmanager
+    async def _buffers(self) -> AsyncIterator[tuple[memoryview, memoryview]]:
+        """Two buffers: one is filled while the other is written."""
+        self._copying += 1
+        try:
+            size = max(_SMALLEST, min(_LARGEST, _ALL_BUFFERS // (2 * self._copying)))
+            yield memoryview(bytearray(size)), memoryview(bytearray(size))
+        finally:
+            self._copying -= 1
 
     async def _resume(
         self,
@@ -188,10 +224,12 @@ class Pouring:
                 return
 
 
-def _verify(body: Body, spool: Spool) -> None:
+async def _verify(body: Body, spool: Spool) -> None:
     """Compare with everything that the source said, then let the last byte go."""
-    wrong_md5 = body.md5 is not None and spool.md5 != body.md5
-    if wrong_md5 or body.sha256 not in {None, spool.digest().hexdigest()}:
+    wrong = body.md5 is not None and spool.md5 != body.md5
+    if body.sha256 is not None:
+        wrong = wrong or body.sha256 != (await spool.digest()).hexdigest()
+    if wrong:
         msg = f"the digest that the {body.source.tier} gave is not that of its bytes"
         error = CorruptClip(msg)
         spool.fail(error)

@@ -192,7 +192,7 @@ class _Stretch:
         source, spool = self._view.source, self._flight.spool
         if source is None:
             raise SourceUnavailable
-        proof = None if spool is None else spool.proof(self._position)
+        proof = None if spool is None else await spool.proof(self._position)
         if proof is not None:
             held = Held(start=0, stop=self._position, digest=proof)
         else:

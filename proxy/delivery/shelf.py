@@ -16,8 +16,10 @@ from typing import TypeVar
 import structlog
 
 from proxy.delivery.kept import Kept
+from proxy.errors import CorruptClip
 from proxy.storage import spool_file
 from proxy.storage.disk_cache import DiskCache, Reservation
+from proxy.storage.durable import digest_of
 from proxy.storage.open_files import OpenFile, OpenFiles
 
 T = TypeVar("T")
@@ -29,13 +31,23 @@ class Shelf:
     """Local copies, on their way to the disk cache or to a local bucket's own file."""
 
     def __init__(
-        self, disk: DiskCache, files: OpenFiles, executor: Executor, *, keeps: bool = True
+        self,
+        disk: DiskCache,
+        files: OpenFiles,
+        executor: Executor,
+        behind: Executor,
+        *,
+        keeps: bool = True,
     ) -> None:
-        """Take the places; without `keeps` no copy is kept of a clip that its bucket has."""
+        """Take the places; without `keeps` no copy is kept of a clip that its bucket has.
+
+        `behind` has the threads for what nobody waits for.
+        """
         self._keeps = keeps
         self._disk = disk
         self._files = files
         self._executor = executor
+        self._behind = behind
 
     async def write(self, kept: Kept, *, durable: bool) -> None:
         """Make the clip survive this process; a disk that refuses costs only that."""
@@ -43,6 +55,18 @@ class Shelf:
             await self.in_thread(lambda: kept.write(durable=durable))
         except OSError as error:
             log.warning("a kept clip cannot outlive this process", error=str(error))
+
+    async def digest(self, file: OpenFile) -> str:
+        """Hex SHA-256 of a clip, from its file. Raises CorruptClip if that cannot be read."""
+        file.acquire()  # it may be discarded while a thread is reading it
+        loop = asyncio.get_running_loop()
+        hashing = loop.run_in_executor(self._behind, digest_of, file.fd)
+        hashing.add_done_callback(lambda _: file.release())
+        try:
+            return await asyncio.shield(hashing)
+        except OSError as error:
+            msg = f"the local file cannot be read: {error}"
+            raise CorruptClip(msg) from error
 
     async def settle(self, kept: Kept, *, linked: bool) -> None:
         """Give the file its last place: the disk cache, unless the bucket has `linked` it."""

@@ -29,7 +29,7 @@ from proxy.storage.facts_file import Growth, StoredFacts, read_facts, write_fact
 T = TypeVar("T")
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EMFILE}
-_REREAD = 1024 * 1024
+_REREAD = 512 * 1024
 
 
 @contextlib.contextmanager
@@ -53,6 +53,7 @@ class Spool(Tail):
         self.filling = filling
         """Whether this process is the one that writes."""
         self._executor = executor
+        self._along = False
         self._sha256 = hashlib.sha256()
         self._md5: hashlib._Hash | None = None
         self._digested = 0
@@ -78,7 +79,7 @@ class Spool(Tail):
 
     # -- the filler ---
 
-    async def append(self, chunk: bytes) -> None:
+    async def append(self, chunk: bytes | memoryview) -> None:
         """Write bytes at the end and let viewers have them.
 
         Raises DiskExhausted, and then nobody has been given any of them; CorruptClip past the
@@ -88,7 +89,7 @@ class Spool(Tail):
         self.mark.advance(len(chunk))
         self._wake()
 
-    def _write(self, chunk: bytes) -> None:
+    def _write(self, chunk: bytes | memoryview) -> None:
         if self._beside is not None:
             self._write_beside(*self._beside)
         with disk_errors():
@@ -96,9 +97,10 @@ class Spool(Tail):
             while view:
                 count = os.pwrite(self.fd, view, offset)
                 view, offset = view[count:], offset + count
-        self._digest(chunk)
+        if self._along:
+            self._digest(chunk)
 
-    def _digest(self, chunk: bytes) -> None:
+    def _digest(self, chunk: bytes | memoryview) -> None:
         self._sha256.update(chunk)
         if self._md5 is not None:
             self._md5.update(chunk)
@@ -127,22 +129,51 @@ class Spool(Tail):
         """Let whoever follows know that there is no room for the rest."""
         spool_file.mark_given_up(self.fd)
 
-    def expect_md5(self) -> None:
-        """Compute an MD5 too, because the source gave one; before the first byte is hashed."""
-        self._md5 = hashlib.md5(usedforsecurity=False)
+    def expect_digest(self, *, md5: bool) -> None:
+        """Hash on the way, because the source says what must come out; before the first byte.
+
+        Otherwise viewers do not wait for a digest that nothing can be compared with. `md5`: the
+        source gave an MD5, which is computed as well.
+        """
+        self._along = True
+        if md5:
+            self._md5 = hashlib.md5(usedforsecurity=False)
 
     @property
     def md5(self) -> bytes | None:
-        """MD5 of what has been written, if `expect_md5` was called."""
+        """MD5 of what has been written, if that is expected."""
         return None if self._md5 is None else self._md5.digest()
 
-    def digest(self) -> hashlib._Hash:
-        """A copy of the SHA-256 over what has been written so far."""
+    @property
+    def sha256(self) -> str | None:
+        """Hex SHA-256 of what has been written, if all of it was hashed on the way."""
+        return self._sha256.hexdigest() if self._digested == self.mark.written else None
+
+    async def digest(self) -> hashlib._Hash:
+        """A copy of the SHA-256 over what has been written so far; nothing is written meanwhile.
+
+        What was not hashed on the way is read from the file. Raises DiskExhausted when that cannot
+        be done.
+        """
+        written = self.mark.written
+        if self._digested < written:
+            await self._in_thread(lambda: self._catch_up(written))
         return self._sha256.copy()
 
-    def proof(self, position: int) -> hashlib._Hash | None:
+    def _catch_up(self, written: int) -> None:
+        buffer = memoryview(bytearray(_REREAD))
+        while self._digested < written:
+            left = written - self._digested
+            with disk_errors():
+                count = os.preadv(self.fd, [buffer[:left]], self._digested)
+            if not count:
+                raise CorruptClip("the spool file was cut short")
+            self._digest(buffer[:count])
+
+    async def proof(self, position: int) -> hashlib._Hash | None:
         """See `Tail.proof`."""
-        return self.digest() if position == self._digested else None
+        mine = self.filling and position == self.mark.written
+        return await self.digest() if mine else None
 
     # -- from one process to the next ---
 

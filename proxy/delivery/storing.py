@@ -125,18 +125,31 @@ class Storing:
     async def _store(self, kept: Kept) -> None:
         """Bucket, catalog, local copy. Raises BucketError, CatalogError, Superseded."""
         facts = kept.facts
+        sha256 = await self._proven(kept)
         if not kept.committed:
             if kept.tries:
                 with contextlib.suppress(CatalogError):  # then the key's condition decides
                     await self._ledger.confirm(kept)
-            await self._commits.commit(kept, lambda: self._ledger.confirm(kept))
+            await self._commits.commit(kept, sha256, lambda: self._ledger.confirm(kept))
             kept.committed = True
         await self._ledger.stored(kept, await self._described(kept))
         self.on_stored(facts)
         await self._shelf.settle(kept, linked=self._is_local)
         kept.failure = None
         await self._drop(kept)
-        log.info("stored", request_id=facts.request_id, bytes=facts.length, sha256=kept.sha256)
+        log.info("stored", request_id=facts.request_id, bytes=facts.length, sha256=sha256)
+
+    async def _proven(self, kept: Kept) -> str:
+        """The clip's digest, which is noted beside it, so that it proves the file after a crash.
+
+        Raises Superseded if nobody wants the clip any more, CorruptClip if it cannot be read.
+        """
+        if kept.sha256 is None:
+            if kept.discarded:
+                raise Superseded
+            kept.sha256 = await self._shelf.digest(kept.file)
+            await self._shelf.write(kept, durable=False)
+        return kept.sha256
 
     async def _described(self, kept: Kept) -> MediaFacts | None:
         """What the mp4 says of itself; never a reason not to store it."""

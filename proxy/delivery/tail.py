@@ -74,7 +74,7 @@ class Tail:
             if not waiter.done():
                 waiter.set_result(None)
 
-    def proof(self, position: int) -> hashlib._Hash | None:  # noqa: ARG002 - nobody hashes here
+    async def proof(self, position: int) -> hashlib._Hash | None:  # noqa: ARG002 - nobody hashes here
         """Return the SHA-256 of the first `position` bytes, where that is known."""
         return None
 

@@ -133,7 +133,7 @@ class Following(RuleBasedStateMachine):
     def verify(self) -> None:
         for process in self.fillers():
             if process.spool.mark.written == LENGTH:
-                assert process.spool.digest().digest() == hashlib.sha256(DATA).digest()
+                assert self.run(process.spool.digest()).digest() == hashlib.sha256(DATA).digest()
                 self.verified.add(os.fstat(process.spool.fd).st_ino)
                 process.spool.verify()
 

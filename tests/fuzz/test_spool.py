@@ -211,7 +211,7 @@ class Spooling(RuleBasedStateMachine):
             return
         held = os.pread(self.spool.fd, self.written, 0)
         assert held == self.data[: self.written]
-        assert self.spool.digest().digest() == hashlib.sha256(held).digest()
+        assert self.run(self.spool.digest()).digest() == hashlib.sha256(held).digest()
 
     def teardown(self) -> None:
         try:

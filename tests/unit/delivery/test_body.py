@@ -110,13 +110,19 @@ async def spool(tmp_path: Path) -> AsyncIterator[Spool]:
         spool.release()
 
 
+async def read(body: Body) -> bytes:
+    buffer = memoryview(bytearray(300))
+    await body.offer(buffer)
+    return bytes(body.take(buffer))
+
+
 async def broken_off(source: Scripted, first: Stream) -> Body:
     """A body of which 2000 bytes have been read."""
     source.answers.insert(0, first)
     body = await Body.open(source, 10_000)
     held = b""
     while len(held) < 2000:
-        held += await body.read()
+        held += await read(body)
     assert held == DATA[:2000]
     await body.close()
     return body
@@ -124,7 +130,7 @@ async def broken_off(source: Scripted, first: Stream) -> Body:
 
 async def rest(body: Body) -> bytes:
     found = b""
-    while chunk := await body.read():
+    while chunk := await read(body):
         found += chunk
     return found
 

@@ -67,13 +67,13 @@ async def test_who_goes_on_with_a_clip_has_the_digest_of_all_of_it(
     first.release()
     assert spool_file.try_lock(follower.fd)
     seen: list[bytes] = []
-    follower.expect_md5()
+    follower.expect_digest(md5=True)
     await follower.take_over(seen.append)
     await follower.append(b"67890")
     assert follower.mark.readable == 9
     follower.verify()
     assert (seen, follower.mark.readable) == ([b"12345"], 10)
-    assert follower.digest().digest() == hashlib.sha256(b"1234567890").digest()
+    assert (await follower.digest()).digest() == hashlib.sha256(b"1234567890").digest()
     assert follower.md5 == hashlib.md5(b"1234567890").digest()
     assert path.read_bytes() == b"1234567890"
     follower.release()
