@@ -130,6 +130,9 @@ class Settings(BaseSettings):
         "Processes that serve together; `auto`: one per core that this one may use. Limits on"
         " connections, viewers, fills and memory count for each of them.",
     )
+    worker_timeout: Seconds = _setting(
+        "60s", "Time without a sign of life after which one of several workers is replaced."
+    )
     public_url: str = _setting(
         "http://localhost:8080", "Address under which viewers reach the public listener."
     )

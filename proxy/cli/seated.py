@@ -21,7 +21,7 @@ from proxy.settings import load
 from proxy.supervisor.channel import Channel
 from proxy.supervisor.orders import Orders
 from proxy.supervisor.totals import SAMPLES
-from proxy.supervisor.worker import ACCEPT, FAILED, LEAVE, LEAVING, READY, REPLACED
+from proxy.supervisor.worker import ACCEPT, FAILED, LEAVE, LEAVING, PULSE, READY, REPLACED
 from proxy.telemetry.log import configure
 from proxy.telemetry.samples import Family, from_wire, to_wire
 
@@ -94,6 +94,8 @@ class Seated:
         return from_wire(await self._channel.ask(SAMPLES, _PATIENCE))
 
     async def _asked(self, what: str) -> Any:  # noqa: ANN401 - any JSON
+        if what == PULSE:
+            return None
         if what != SAMPLES or self._app is None:
             raise LookupError(what)
         return to_wire(self._app.own_figures())

@@ -10,6 +10,7 @@ end, and stop.
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
@@ -26,6 +27,8 @@ from proxy.telemetry.metrics import Metrics
 
 _MARGIN: Final = 20.0
 """Seconds beyond the drain timeout after which a worker that is to stop is killed."""
+_PULSES: Final = 4
+"""How often each worker is asked for a sign of life within the time that it has for one."""
 
 log = structlog.get_logger()
 
@@ -38,6 +41,7 @@ class Supervisor:
     ) -> None:
         """Take the sockets, and the command that starts a worker."""
         self._drain_timeout = settings.drain_timeout
+        self._patience = settings.worker_timeout
         self._metrics = Metrics()
         self._crew = Crew(sockets, command, self._metrics)
         self._places = range(len(sockets.public))
@@ -82,6 +86,7 @@ class Supervisor:
         self._deaths[place].begin()
         worker = await self._crew.hire(place)
         self._go(self._watch(worker))
+        self._go(self._feel(worker))
 
     async def _watch(self, worker: Worker) -> None:
         """See that a worker which is gone without having been told to is replaced."""
@@ -95,6 +100,15 @@ class Supervisor:
             why = how_it_ended(worker.over.result())
             log.error("worker died", worker=worker.number, pid=worker.pid, why=why)
         await self._fill(worker.place)
+
+    async def _feel(self, worker: Worker) -> None:
+        """Kill a worker that does nothing any more: connections would wait for it for ever."""
+        while worker in self._crew.living:
+            if await worker.hangs(self._patience):
+                log.error("worker hangs: killed", worker=worker.number, pid=worker.pid)
+                worker.signal(signal.SIGKILL)
+                return
+            await asyncio.sleep(self._patience / _PULSES)
 
     async def _fill(self, place: int) -> None:
         """Put somebody into a place, however long that takes."""

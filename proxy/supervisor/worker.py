@@ -23,6 +23,8 @@ READY: Final = "ready"
 FAILED: Final = "failed"
 LEAVING: Final = "leaving"
 """What a worker says: it serves; it cannot start, and why; it accepts no connections any more."""
+PULSE: Final = "pulse"
+"""What it is asked: whether its event loop still turns."""
 ACCEPT: Final = "accept"
 LEAVE: Final = "leave"
 REPLACED: Final = "replaced"
@@ -103,6 +105,17 @@ class Worker:
     def pid(self) -> int:
         """Process id; 0 before there is one."""
         return 0 if self._process is None else self._process.pid
+
+    async def hangs(self, patience: float) -> bool:
+        """Feel its pulse; True if there is none within so many seconds, False if it has ended."""
+        assert self.channel is not None  # noqa: S101 - for mypy; nobody asks before `start`
+        try:
+            await self.channel.ask(PULSE, patience)
+        except TimeoutError:
+            return True
+        except ConnectionError:
+            return False
+        return False
 
     async def gone(self) -> None:
         """Wait until it accepts no more connections, because it stops or because it is dead."""

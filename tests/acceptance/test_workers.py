@@ -115,6 +115,15 @@ async def _count(server: Serving, event: str, count: int) -> bool:
     return len(server.said(event)) >= count
 
 
+async def test_a_worker_that_hangs_is_killed_and_replaced(tmp_path: Path, fal: FakeFal) -> None:
+    async with serving(tmp_path / "data", workers=2, worker_timeout="5s") as server:
+        victim = server.workers[0]
+        os.kill(victim, signal.SIGSTOP)
+        await wait_for(lambda: _count(server, "worker ready", 3), 45)
+        assert server.said("worker hangs: killed")[0]["pid"] == victim
+        assert victim not in server.workers
+
+
 async def test_replacing_all_workers_under_load_refuses_nobody_and_cuts_nobody_short(
     tmp_path: Path, fal: FakeFal
 ) -> None:
