@@ -113,7 +113,7 @@ class Claims:
         for _ in range(_TRIES):
             async with contextlib.AsyncExitStack() as unused:
                 try:
-                    spool = await Spool.claim(self.path(flight.request_id, source), self._executor)
+                    spool = await self._claim(flight.request_id, source)
                 except DiskExhausted:
                     return await self._without_room(flight, source)
                 unused.callback(spool.release)
@@ -131,9 +131,9 @@ class Claims:
                     return None
         raise Overloaded("other processes keep failing at this clip; try again shortly")
 
-    def path(self, request_id: str, source: Source) -> Path:
-        """The file of a clip on its way in from a source."""
-        return self._spool_dir / f"{keys.spool_name(request_id, source.name)}.part"
+    async def _claim(self, request_id: str, source: Source) -> Spool:
+        path = self._spool_dir / f"{keys.spool_name(request_id, source.name)}.part"
+        return await Spool.claim(path, self._executor, lambda: self._near.seems_here(request_id))
 
     async def _without_room(self, flight: Flight, source: Source) -> Claim:
         body = await Body.open(source, self._max_bytes)
@@ -165,7 +165,7 @@ class Claims:
         The flight is ready then if the clip has arrived; else its file was of no use, and is gone.
         """
         try:
-            if not flight.is_ready and await self._has_arrived(flight, source):
+            if not flight.is_ready and await self._has_arrived(flight, source, spool):
                 await spool.remove()
                 return None
             claim = await self._continue(flight, source, spool)
@@ -181,12 +181,12 @@ class Claims:
             spool.let_go()
             raise
 
-    async def _has_arrived(self, flight: Flight, source: Source) -> bool:
+    async def _has_arrived(self, flight: Flight, source: Source, spool: Spool) -> bool:
         """Look once more, as another process may have let go of the lock by being done.
 
         Not if the local copy is what the clip is to be had from.
         """
-        if source.tier == "disk":
+        if source.tier == "disk" or not spool.is_needless:
             return False
         file = await self._near.open(flight.request_id, source.row)
         if file is None:

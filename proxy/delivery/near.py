@@ -47,6 +47,11 @@ class Near:
         """Whether a whole clip seems to be here."""
         return self.present(request_id) is not None or await self._disk.has(request_id)
 
+    def seems_here(self, request_id: str) -> bool:
+        """Whether a file of that name is in its last place, whatever it holds. Blocks."""
+        key = keys.clip_key(request_id)
+        return self._disk.seems_here(request_id) or self._bucket.seems_here(key)
+
     async def open(self, request_id: str, row: Generation | None) -> OpenFile | None:
         """A whole clip, whatever the catalog means by its id; acquired for the caller."""
         file = self.present(request_id)

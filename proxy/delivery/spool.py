@@ -52,6 +52,8 @@ class Spool(Tail):
         self.path = path
         self.filling = filling
         """Whether this process is the one that writes."""
+        self.is_needless = False
+        """Whether the clip seemed to be in its last place already when this was claimed."""
         self._executor = executor
         self._along = False
         self._sha256 = hashlib.sha256()
@@ -62,20 +64,25 @@ class Spool(Tail):
         self._beside: tuple[ClipFacts, BodyHead] | None = None
 
     @classmethod
-    async def claim(cls, path: Path, executor: Executor) -> Spool:
+    async def claim(
+        cls, path: Path, executor: Executor, is_here: Callable[[], bool] = lambda: False
+    ) -> Spool:
         """Open or make the file, and take its lock if no other process of this machine has it.
 
-        Raises DiskExhausted when there is no room.
+        `is_here` may block; its answer, once the lock is ours, is kept as `is_needless`. Raises
+        DiskExhausted when there is no room.
         """
-        opening = asyncio.get_running_loop().run_in_executor(executor, _open, path)
+        opening = asyncio.get_running_loop().run_in_executor(executor, _open, path, is_here)
         try:
-            fd, locked = await asyncio.shield(opening)
+            fd, locked, is_needless = await asyncio.shield(opening)
         except asyncio.CancelledError:
             await asyncio.wait({opening})
             if opening.exception() is None:
-                executor.submit(_undo, path, *opening.result())
+                executor.submit(_undo, path, *opening.result()[:2])
             raise
-        return cls(path, fd, executor, filling=locked)
+        spool = cls(path, fd, executor, filling=locked)
+        spool.is_needless = is_needless
+        return spool
 
     # -- the filler ---
 
@@ -288,9 +295,14 @@ class Spool(Tail):
             raise
 
 
-def _open(path: Path) -> tuple[int, bool]:
+def _open(path: Path, is_here: Callable[[], bool]) -> tuple[int, bool, bool]:
     with disk_errors():
-        return spool_file.open_shared(path)
+        fd, locked = spool_file.open_shared(path)
+        try:
+            return fd, locked, locked and is_here()
+        except BaseException:
+            os.close(fd)
+            raise
 
 
 def _undo(path: Path, fd: int, locked: bool) -> None:

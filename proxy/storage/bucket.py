@@ -122,6 +122,10 @@ class Bucket(Protocol):
         """Open an object's own file; None if there is none, or this bucket is not local."""
         ...
 
+    def seems_here(self, key: str) -> bool:
+        """Whether there is a file of that key on this machine. Blocks, shortly."""
+        ...
+
     def list(self, prefix: str = "") -> AsyncIterator[ObjectInfo]:
         """Every object whose key has the prefix, in key order; metadata may be left out."""
         ...

@@ -22,6 +22,7 @@ from proxy.errors import (
     ObjectMissing,
     SourceChanged,
 )
+from proxy.storage import keys
 from proxy.storage.bucket import LocalObject, NewObject, ObjectInfo
 from proxy.storage.directory_commit import Conflict, Placing
 from proxy.storage.directory_files import Found, ObjectFiles
@@ -102,6 +103,10 @@ class DirectoryBucket:
         _check_key(key)
         found = await self._look(key)
         return None if found is None else LocalObject(fd=found.fd, info=found.info)
+
+    def seems_here(self, key: str) -> bool:
+        """See `Bucket.seems_here`."""
+        return keys.object_path(self._files.root, key).exists()
 
     async def list(self, prefix: str = "") -> AsyncIterator[ObjectInfo]:
         """See `Bucket.list`."""

@@ -132,6 +132,10 @@ class DiskCache:
         """Whether a clip is cached."""
         return await self._in_thread(lambda: self._files.has(request_id))
 
+    def seems_here(self, request_id: str) -> bool:
+        """Whether there is a file of the clip. Blocks, shortly."""
+        return self._files.has(request_id)
+
     async def open(self, request_id: str) -> OpenFile | None:
         """Open a cached clip and count it as used; the caller owns the result."""
         try:

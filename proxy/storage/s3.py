@@ -94,6 +94,11 @@ class S3Bucket:
         del key
         return None
 
+    def seems_here(self, key: str) -> bool:
+        """False: the objects are elsewhere."""
+        del key
+        return False
+
     def list(self, prefix: str = "") -> AsyncIterator[ObjectInfo]:
         """See `Bucket.list`; types and metadata are left out, as S3 leaves them out."""
         return self._calls.list(prefix)

@@ -383,6 +383,8 @@ async def test_a_local_bucket_gives_the_file_itself(ground: Ground) -> None:
     await ground.put(data)
     local = await ground.bucket.open_local(KEY)
     assert (local is not None) == ground.bucket.is_local
+    assert await asyncio.to_thread(ground.bucket.seems_here, KEY) == ground.bucket.is_local
+    assert not await asyncio.to_thread(ground.bucket.seems_here, "videos/another.mp4")
     if local is not None:
         assert os.pread(local.fd, 2000, 0) == data
         assert local.info == await ground.bucket.head(KEY)
