@@ -143,7 +143,7 @@ class Ownership:
     async def _cache(self, filled: Filled, file: OpenFile) -> None:
         """A clip that came from the bucket: nothing to commit, only to keep near."""
         sha256 = filled.sha256 or (await filled.spool.digest()).hexdigest()
-        if await self._shelf.place(filled.spool.path, file, filled.reservation):
+        if await self._shelf.place(filled.spool.path, file, sha256, filled.reservation):
             self._ledger.in_bucket(filled.source.row, filled.facts, sha256)
 
     # -- what viewers ask ---

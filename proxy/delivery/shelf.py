@@ -75,9 +75,11 @@ class Shelf:
             self._files.put(kept.facts.request_id, file)
         else:
             file = OpenFile(os.dup(kept.file.fd), kept.facts, "disk")
-            await self.place(kept.path, file, kept.reservation)
+            await self.place(kept.path, file, kept.sha256, kept.reservation)
 
-    async def place(self, path: Path, file: OpenFile, reservation: Reservation) -> bool:
+    async def place(
+        self, path: Path, file: OpenFile, sha256: str, reservation: Reservation
+    ) -> bool:
         """Move a file into the disk cache; if that is impossible, it is not kept at all.
 
         As it is if its id was purged or re-pointed meanwhile, in whichever process.
@@ -88,7 +90,7 @@ class Shelf:
             await self._remove(path, file)
             return True
         try:
-            adopted = await self._disk.adopt(path, file.facts, reservation)
+            adopted = await self._disk.adopt(path, file.facts, sha256, reservation)
         except OSError as error:
             log.warning("the disk cache failed", request_id=request_id, error=str(error))
             adopted = False

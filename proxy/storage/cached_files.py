@@ -18,7 +18,8 @@ from pathlib import Path
 from proxy.records import ClipFacts
 from proxy.storage import keys
 from proxy.storage.shared import Shared
-from proxy.storage.trailer import SIZE, read_trailer, write_trailer
+from proxy.storage.spool_file import boot_id
+from proxy.storage.trailer import SIZE, Trailer, read_trailer, write_trailer
 
 
 class CachedFiles:
@@ -51,26 +52,27 @@ class CachedFiles:
             fd = os.open(self.path(clip), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
-        facts = None
         try:
-            facts = read_trailer(fd)
-            if facts is not None and facts.request_id == request_id:
-                return fd, facts
-            if facts is None:
+            found = read_trailer(fd)
+            if found is None or not found.holds(fd):
                 self._remove_inode(clip, os.fstat(fd).st_ino)
+            elif found.facts.request_id == request_id:
+                if found.boot != boot_id():
+                    self._vouch(clip, fd, found)
+                return fd, found.facts
         except BaseException:
             os.close(fd)
             raise
         os.close(fd)
         return None
 
-    def move_in(self, path: Path, facts: ClipFacts, *, held: int, since: int) -> bool:
+    def move_in(self, path: Path, facts: ClipFacts, sha256: str, *, held: int, since: int) -> bool:
         """Make a whole, verified file the id's, for which `held` bytes were spoken for.
 
         False if the id was forgotten after `since`. Raises OSError, with everything as it was
         before but for the file's end.
         """
-        _append_facts(path, facts)
+        _append_facts(path, facts, sha256)
         clip = keys.clip_hash(facts.request_id)
         target, size = self.path(clip), facts.length + SIZE
         with self._shared.cache_lock.held():
@@ -143,19 +145,31 @@ class CachedFiles:
         self._shared.count(clip >> 56, -size, -1)
         return size
 
+    def _vouch(self, clip: int, fd: int, found: Trailer) -> None:
+        """Say that the clip has been compared since this machine started; its age stays."""
+        before = os.fstat(fd)
+        with contextlib.suppress(OSError):  # then it is compared again another time
+            writing = os.open(self.path(clip), os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                if os.fstat(writing).st_ino == before.st_ino:
+                    write_trailer(writing, found.facts, found.sha256)
+                    os.utime(writing, ns=(before.st_atime_ns, before.st_mtime_ns))
+            finally:
+                os.close(writing)
+
     def _remove_inode(self, clip: int, inode: int) -> None:
         with self._shared.cache_lock.held(), contextlib.suppress(FileNotFoundError):
             if self.path(clip).stat().st_ino == inode:
                 self._unlink(clip)
 
 
-def _append_facts(path: Path, facts: ClipFacts) -> None:
+def _append_facts(path: Path, facts: ClipFacts, sha256: str) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         if os.fstat(fd).st_size < facts.length:
             raise OSError("the file is shorter than its clip")
         os.ftruncate(fd, facts.length)
-        write_trailer(fd, facts)
+        write_trailer(fd, facts, sha256)
     finally:
         os.close(fd)
 
@@ -181,11 +195,12 @@ def _facts(path: Path) -> ClipFacts | None:
     except OSError:
         return None
     try:
-        return read_trailer(fd)
+        found = read_trailer(fd)
     except OSError:
         return None
     finally:
         os.close(fd)
+    return None if found is None else found.facts
 
 
 def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:

@@ -223,14 +223,18 @@ class DiskCache:
 
     # -- in and out ---
 
-    async def adopt(self, path: Path, facts: ClipFacts, reservation: Reservation) -> bool:
+    async def adopt(
+        self, path: Path, facts: ClipFacts, sha256: str, reservation: Reservation
+    ) -> bool:
         """Move a whole, verified file into the cache; its reservation passes to here.
 
         False, with nothing done, if its id was forgotten since the bytes were spoken for. Raises
         OSError, with everything as it was before.
         """
         held, since = reservation.held, reservation.since
-        move_in = functools.partial(self._files.move_in, path, facts, held=held, since=since)
+        move_in = functools.partial(
+            self._files.move_in, path, facts, sha256, held=held, since=since
+        )
         moving = asyncio.get_running_loop().run_in_executor(self._executor, move_in)
         try:
             await asyncio.shield(moving)

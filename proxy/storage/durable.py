@@ -16,11 +16,11 @@ NO_LINK_HERE = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOP
 """What link(2) answers when it can never work for these two places, whoever asks."""
 
 
-def digest_of(fd: int) -> str:
-    """SHA-256, hex, of all bytes of an open file."""
+def digest_of(fd: int, length: int | None = None) -> str:
+    """SHA-256, hex, of the first `length` bytes of an open file, or of all."""
     digest = hashlib.sha256()
-    offset = 0
-    while chunk := os.pread(fd, HASH_CHUNK, offset):
+    offset, end = 0, os.fstat(fd).st_size if length is None else length
+    while chunk := os.pread(fd, min(HASH_CHUNK, end - offset), offset):
         digest.update(chunk)
         offset += len(chunk)
     return digest.hexdigest()

@@ -10,17 +10,23 @@ by the file's length alone:
 Belongs here: writing and reading that box, believing nothing of it. Must not know: where the file
 lies, or who asks. Its first and last word say the same, and the clip's length has to fit: a file
 that was cut short, or is none of ours, has no facts.
+
+The digest is for bytes that were never synced, since a loss of power may have lost some of them: a
+clip that was written before this machine last started is compared with it once; see `boot_id`.
 """
 
 from __future__ import annotations
 
 import os
 import struct
+from dataclasses import dataclass
 
 import orjson
 
 from proxy.records import ClipFacts
+from proxy.storage.durable import digest_of
 from proxy.storage.facts_file import facts_of, facts_to
+from proxy.storage.spool_file import boot_id
 
 SIZE = 1024
 """Bytes of the box, always, so that a clip's length follows from its file's."""
@@ -34,9 +40,22 @@ class FactsTooLong(OSError):
     """A clip's facts do not fit behind it; it cannot be cached."""
 
 
-def write_trailer(fd: int, facts: ClipFacts) -> None:
+@dataclass(frozen=True, slots=True)
+class Trailer:
+    """What is said behind a clip; `boot` is when it was written or last compared with it."""
+
+    facts: ClipFacts
+    sha256: str
+    boot: str
+
+    def holds(self, fd: int) -> bool:
+        """Whether the clip's bytes are what they were. Blocks."""
+        return self.boot == boot_id() or digest_of(fd, self.facts.length) == self.sha256
+
+
+def write_trailer(fd: int, facts: ClipFacts, sha256: str) -> None:
     """Put a clip's facts behind its last byte. Blocks. Raises OSError."""
-    said = orjson.dumps(facts_to(facts))
+    said = orjson.dumps({**facts_to(facts), "sha256": sha256, "boot": boot_id()})
     if len(said) > _ROOM:
         raise FactsTooLong(f"the facts of {facts.request_id} take {len(said)} bytes")
     box = _HEAD.pack(SIZE, b"uuid", _OURS) + said.ljust(_ROOM) + _TAIL.pack(SIZE)
@@ -45,8 +64,8 @@ def write_trailer(fd: int, facts: ClipFacts) -> None:
         raise OSError(f"only {written} of {SIZE} bytes were written")
 
 
-def read_trailer(fd: int) -> ClipFacts | None:
-    """Facts of an open file; None if they are not there or not of a file of this size. Blocks."""
+def read_trailer(fd: int) -> Trailer | None:
+    """What is said in an open file; None if nothing is, or not of one of this size. Blocks."""
     size = os.fstat(fd).st_size
     if size <= SIZE:
         return None
@@ -56,7 +75,8 @@ def read_trailer(fd: int) -> ClipFacts | None:
     if box[-_TAIL.size :] != _TAIL.pack(SIZE):
         return None
     try:
-        facts = facts_of(orjson.loads(box[_HEAD.size : -_TAIL.size]))
+        said = orjson.loads(box[_HEAD.size : -_TAIL.size])
+        found = Trailer(facts_of(said), str(said["sha256"]), str(said["boot"]))
     except (ValueError, KeyError, TypeError):
         return None
-    return facts if facts.length == size - SIZE else None
+    return found if found.facts.length == size - SIZE else None

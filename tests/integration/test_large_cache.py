@@ -66,7 +66,7 @@ def fill(data_dir: Path, count: int) -> None:
         path = root / keys.cached_name(keys.clip_hash(request_id))
         path.write_bytes(DATA)
         with path.open("r+b") as file:
-            write_trailer(file.fileno(), facts)
+            write_trailer(file.fileno(), facts, hashlib.sha256(DATA).hexdigest())
     for number in range(count - REAL):
         name = hashlib.sha256(b"%d" % number).digest()[:8]
         path = root / keys.cached_name(int.from_bytes(name))

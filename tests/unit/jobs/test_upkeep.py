@@ -49,7 +49,7 @@ class Shelf:
         await asyncio.to_thread(path.write_bytes, DATA)
         reservation = await self.disk.reserve(len(DATA))
         assert reservation is not None
-        await self.disk.adopt(path, facts_of(name, etag), reservation)
+        await self.disk.adopt(path, facts_of(name, etag), "", reservation)
 
 
 @pytest.fixture

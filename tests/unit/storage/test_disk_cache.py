@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import hashlib
 import os
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +17,9 @@ import pytest
 from prometheus_client import Counter
 
 from proxy.records import ClipFacts
-from proxy.storage import free_space, janitor, keys
+from proxy.storage import cached_files, free_space, janitor, keys, trailer
 from proxy.storage.disk_cache import DiskCache
+from proxy.storage.durable import digest_of
 from tests.fixtures.cache import FACTS, disk_cache
 from tests.fixtures.origin import wait_for
 
@@ -57,8 +59,10 @@ class Shelf:
         if reservation is None:
             return False
         path = self.incoming / f"{request_id}.{etag}.part"
-        path.write_bytes(request_id[:1].encode() * length)
-        adopted = await self.cache.adopt(path, facts_of(request_id, length, etag), reservation)
+        data = request_id[:1].encode() * length
+        path.write_bytes(data)
+        facts, sha256 = facts_of(request_id, length, etag), hashlib.sha256(data).hexdigest()
+        adopted = await self.cache.adopt(path, facts, sha256, reservation)
         if not adopted:
             reservation.release()
         return adopted
@@ -346,6 +350,34 @@ async def test_what_is_no_whole_clip_is_neither_served_nor_left_after_a_restart(
         assert (len(after.cache), after.cache.used) == (2, after.on_disk())
 
 
+async def test_after_the_machine_has_started_anew_a_clip_is_compared_with_its_digest_once(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loss of power may leave a file of the right length without all of its bytes."""
+    for name in ("whole", "lost"):
+        await shelf.put(name, 10 * KB)
+    with shelf.path("lost").open("r+b") as file:
+        file.seek(4096)
+        file.write(bytes(4096))
+    came = shelf.path("whole").stat().st_mtime_ns
+    assert await shelf.cache.has("lost")
+    compared = list[int]()
+
+    def digest(fd: int, length: int) -> str:
+        compared.append(length)
+        return digest_of(fd, length)
+
+    monkeypatch.setattr(trailer, "digest_of", digest)
+    for module in (trailer, cached_files):
+        monkeypatch.setattr(module, "boot_id", lambda: "another boot")
+    for _ in range(2):
+        assert await shelf.read("whole") == b"w" * 10 * KB
+        assert await shelf.read("lost") is None
+    assert compared == [10 * KB, 10 * KB]
+    assert shelf.path("whole").stat().st_mtime_ns == came
+    assert not await shelf.cache.has("lost")
+
+
 async def test_a_clip_whose_file_was_cut_short_or_removed_is_forgotten(shelf: Shelf) -> None:
     await shelf.put("cut", 10 * KB)
     os.truncate(shelf.path("cut"), 5 * KB)
@@ -390,7 +422,7 @@ async def test_a_clip_that_was_forgotten_while_it_came_in_is_not_cached(
     await shelf.cache.forget("a")
     path = tmp_path / "a.part"
     path.write_bytes(b"a" * 10)
-    assert not await shelf.cache.adopt(path, facts_of("a"), reservation)
+    assert not await shelf.cache.adopt(path, facts_of("a"), "", reservation)
     assert path.exists()
     assert not await shelf.cache.has("a")
     reservation.release()
@@ -404,7 +436,7 @@ async def test_a_disk_that_refuses_the_move_leaves_the_budget_right(
     reservation = await shelf.cache.reserve(10)
     assert reservation is not None
     with pytest.raises(OSError, match="No such file"):
-        await shelf.cache.adopt(tmp_path / "nothing", facts_of("a"), reservation)
+        await shelf.cache.adopt(tmp_path / "nothing", facts_of("a"), "", reservation)
     (tmp_path / "a.part").write_bytes(b"a" * 10)
 
     def refuse(_self: Path, _target: Path) -> Path:
@@ -413,7 +445,7 @@ async def test_a_disk_that_refuses_the_move_leaves_the_budget_right(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", refuse)
         with pytest.raises(OSError, match="Read-only"):
-            await shelf.cache.adopt(tmp_path / "a.part", facts_of("a"), reservation)
+            await shelf.cache.adopt(tmp_path / "a.part", facts_of("a"), "", reservation)
     assert not await shelf.cache.has("a")
     reservation.release()
     assert shelf.cache.used == len(shelf.cache) == 0
@@ -432,7 +464,9 @@ async def test_a_clip_whose_facts_are_too_long_is_not_cached(shelf: Shelf, tmp_p
     assert reservation is not None
     (tmp_path / "a.part").write_bytes(b"a" * 10)
     with pytest.raises(OSError, match="take"):
-        await shelf.cache.adopt(tmp_path / "a.part", facts_of("a", etag="e" * 1000), reservation)
+        await shelf.cache.adopt(
+            tmp_path / "a.part", facts_of("a", etag="e" * 1000), "", reservation
+        )
     reservation.release()
     assert shelf.cache.used == 0
 
