@@ -60,7 +60,7 @@ class Shelf:
         """Hex SHA-256 of a clip, from its file. Raises CorruptClip if that cannot be read."""
         file.acquire()  # it may be discarded while a thread is reading it
         loop = asyncio.get_running_loop()
-        hashing = loop.run_in_executor(self._behind, digest_of, file.fd)
+        hashing = loop.run_in_executor(self._behind, digest_of, file.fd, file.facts.length)
         hashing.add_done_callback(lambda _: file.release())
         try:
             return await asyncio.shield(hashing)
@@ -74,8 +74,9 @@ class Shelf:
             file = OpenFile(os.dup(kept.file.fd), kept.facts, "bucket")
             self._files.put(kept.facts.request_id, file)
         else:
+            sha256 = kept.sha256 or await self.digest(kept.file)
             file = OpenFile(os.dup(kept.file.fd), kept.facts, "disk")
-            await self.place(kept.path, file, kept.sha256, kept.reservation)
+            await self.place(kept.path, file, sha256, kept.reservation)
 
     async def place(
         self, path: Path, file: OpenFile, sha256: str, reservation: Reservation

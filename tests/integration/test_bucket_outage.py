@@ -519,4 +519,8 @@ async def test_an_upload_left_open_by_a_process_that_was_killed_is_aborted_at_th
 
     await wait_for(aborted)
     assert truth.uploads() == [keys.clip_key("of-another-machine")]  # it may be at work
-    assert list(spool.iterdir()) == []
+
+    async def empty() -> bool:
+        return list(spool.iterdir()) == []
+
+    await wait_for(empty)
