@@ -40,7 +40,7 @@ class Metrics:
         )
         self.first_byte = Histogram(
             "firstview_first_byte_seconds",
-            "Time from a request to the first byte of its clip.",
+            "Time from a request to the beginning of its reply, of clips that were no hits.",
             ["tier"],
             buckets=_FIRST_BYTE,
             registry=registry,

@@ -126,7 +126,7 @@ class Connection(asyncio.Protocol):
         """The listener closes: end now, or after the reply that is on its way."""
         if self.sending is not None:
             return
-        if self._machine is None or self._machine.at_rest:
+        if self._machine is None or not self._machine.busy:
             self.close()
         else:
             self._machine.close()

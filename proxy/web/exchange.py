@@ -46,13 +46,17 @@ class Exchange:
         self._keep_alive = request.keep_alive
         self.id = name(request.headers.get("X-Request-Id"))
 
+    def spent(self) -> float:
+        """Seconds since the request was there."""
+        return time.perf_counter() - self._started
+
     def viewer(self) -> ViewerSocket:
         """The socket to send the reply on."""
         return self.connection.viewer()
 
     def fields(self) -> bytes:
         """Lines that every reply carries; Server-Timing says how long it took to get here."""
-        lines = headers.exchange_fields(self.id, time.perf_counter() - self._started)
+        lines = headers.exchange_fields(self.id, self.spent())
         if not self._keep_alive:
             return lines + b"Connection: close\r\n"
         if self.request.version.minor == 0:
@@ -86,7 +90,7 @@ class Exchange:
             raise BadRequest(str(error)) from error
         return b"".join(pieces)
 
-    def begun(self, status: int, request_id: str, cache_status: str) -> None:
+    def begun(self, status: int, request_id: str, tier: str) -> None:
         """Log, at level debug only, that a clip's reply has begun."""
         if log.is_enabled_for(logging.DEBUG):
             log.debug(
@@ -95,8 +99,8 @@ class Exchange:
                 request_id=request_id,
                 status=status,
                 range=self.request.headers.get("Range"),
-                cache_status=cache_status,
-                ms=round((time.perf_counter() - self._started) * 1000, 2),
+                tier=tier,
+                ms=round(self.spent() * 1000, 2),
             )
 
     def sent(self, status: int, tier: str) -> Sent:

@@ -110,7 +110,10 @@ class Videos:
             viewer = exchange.viewer()
             before = viewer.sent
             try:
-                await self._send_body(viewer, view, head, segments)
+                await viewer.send(head, more=bool(segments) and view.hit)
+                if not view.hit:
+                    self._metrics.first_byte.labels(view.tier).observe(exchange.spent())
+                await self._send_body(viewer, view, segments)
             except FirstviewError as error:
                 return self._broken(exchange, view, error)
             except BaseException:  # told to stop: what was sent must not look whole
@@ -124,9 +127,8 @@ class Videos:
         return exchange.sent(status, view.tier)
 
     async def _send_body(
-        self, viewer: ViewerSocket, view: View, head: bytes, segments: tuple[bytes | ByteRange, ...]
+        self, viewer: ViewerSocket, view: View, segments: tuple[bytes | ByteRange, ...]
     ) -> None:
-        await viewer.send(head, more=bool(segments) and view.hit)
         for segment in segments:
             if isinstance(segment, bytes):
                 await viewer.send(segment, more=view.hit)

@@ -187,6 +187,15 @@ async def test_replies_and_bytes_are_counted_exactly(origin: Origin, elsewhere: 
     assert elsewhere == []
 
 
+async def test_the_time_to_a_reply_is_measured_of_clips_that_were_no_hits(
+    origin: Origin, elsewhere: list[str]
+) -> None:
+    await open_clip(origin, elsewhere)
+    await origin.get("clip")
+    assert metric(origin, "firstview_first_byte_seconds_count", tier="upstream") == 1
+    assert metric(origin, "firstview_first_byte_seconds_count", tier="bucket") == 0
+
+
 # -- the connection ---
 
 
