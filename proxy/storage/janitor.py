@@ -142,7 +142,8 @@ class Janitor:
         if self._looked == keys.CACHE_FOLDERS:
             self._restore()
             self.done.set()
-            log.info("looked through the disk cache", clips=self._shared.clips)
+            if self._shared.clips:  # of an empty cache nobody needs to be told at every start
+                log.info("looked through the disk cache", clips=self._shared.clips)
 
     def _restore(self) -> None:
         """Have what was found so far evicted in the order in which it came, oldest first."""
