@@ -132,6 +132,11 @@ async def test_a_clip_that_a_killed_process_kept_is_stored_by_the_one_that_lives
         await one.register("clip", url)
         async with one.client.get(one.url("clip")) as reply:
             assert await reply.read() == data
+
+        async def is_kept() -> bool:
+            return any(line["event"] == "kept on disk, will try again" for line in one.log)
+
+        await wait_for(is_kept, 30)
         one.process.kill()
         await one.process.wait()
         await faulty_bucket.up()
