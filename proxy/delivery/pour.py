@@ -45,6 +45,12 @@ _SMALLEST = 64 * 1024
 _ALL_BUFFERS = 32 * 1024 * 1024
 """Bytes that the buffers of all fills have together, about: many fills have smaller ones each."""
 
+_TURNS_TO_VIEWERS = 2
+"""Turns of the loop after which whoever waits for a clip has been told and has sent its head: it
+does not wait until the first bytes have been moved."""
+_KEPT_PAIRS = 8
+"""Pairs of the largest buffers that are kept for the next fill: new memory costs a fault a page."""
+
 log = structlog.get_logger()
 
 
@@ -69,6 +75,7 @@ class Pouring:
         self._pace = Pace(settings.mirror_bandwidth, clock)
         self._writing = asyncio.Semaphore(_WRITES_AT_ONCE)
         self._copying = 0
+        self._used: list[tuple[memoryview, memoryview]] = []
 
     async def pour(
         self,
@@ -112,6 +119,8 @@ class Pouring:
         if upload is not None:
             unowned.callback(self._owner.abandon, upload)
         flight.land(facts)
+        for _ in range(_TURNS_TO_VIEWERS):
+            await asyncio.sleep(0)
         return upload
 
     async def _read_all(
@@ -152,13 +161,14 @@ class Pouring:
         """Move bytes until the body's proper end; raises SourceUnavailable if that is too soon."""
         received = spool.mark.written
         async with self._buffers() as buffers, Behind() as writing:
+            room = _SMALLEST  # the first bytes go out before many have come
             for buffer in itertools.cycle(buffers):
-                await body.offer(buffer)
+                await body.offer(buffer[:room])
                 await writing.done()  # what comes meanwhile comes along
                 chunk = body.take(buffer)
                 if not chunk:
                     break
-                received += len(chunk)
+                received, room = received + len(chunk), _LARGEST
                 await self._make_room(reservation, received)
                 writing.start(self._keep(flight, body, spool, upload, chunk))
         if body.total is not None and spool.mark.written < body.total:
@@ -190,7 +200,11 @@ class Pouring:
         self._copying += 1
         try:
             size = max(_SMALLEST, min(_LARGEST, _ALL_BUFFERS // (2 * self._copying)))
-            yield memoryview(bytearray(size)), memoryview(bytearray(size))
+            pair = self._used.pop() if self._used and size == _LARGEST else _new_pair(size)
+            yield pair
+            # Not after an error: the source may still have one of them in its hands.
+            if size == _LARGEST and len(self._used) < _KEPT_PAIRS:
+                self._used.append(pair)
         finally:
             self._copying -= 1
 
@@ -222,6 +236,10 @@ class Pouring:
                 error = again
             else:
                 return
+
+
+def _new_pair(size: int) -> tuple[memoryview, memoryview]:
+    return memoryview(bytearray(size)), memoryview(bytearray(size))
 
 
 async def _verify(body: Body, spool: Spool) -> None:
