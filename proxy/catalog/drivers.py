@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import asyncpg
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from proxy.catalog import addresses
 from proxy.errors import SettingsError
+
+# ruff: noqa: PLC0415 - asyncpg is imported only where PostgreSQL is used
 
 WRITES: Final = "firstview_writes"
 """Execution option of connections that will write."""
@@ -122,6 +123,8 @@ def _begin_sqlite(connection: Connection) -> None:
 
 def postgres_engine(url: str, limits: Limits) -> AsyncEngine:
     """An engine for `postgresql://…`; connects when it is used. Raises SettingsError."""
+    import asyncpg
+
     address = addresses.for_asyncpg(url)
 
     async def connect(*_: object, **__: object) -> Any:  # noqa: ANN401 - asyncpg's connection

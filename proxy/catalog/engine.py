@@ -1,24 +1,23 @@
 """Connections to the catalog's database, and the one border where its failures are translated.
 
-Belongs here: running statements for so long and no longer, opening at the right schema, closing;
-what a foreign exception means. Must not know: how a driver is set up (`drivers.py`), what the
+Belongs here: running statements for so long and no longer, opening at the right schema, closing.
+Must not know: how a driver is set up (`drivers.py`), what its exceptions mean (`away.py`), what the
 schema is, or any statement beyond those that set up.
 """
 
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from typing import Any, Final, TypeVar
 
-import asyncpg
 import structlog
-from sqlalchemy import exc, func, select, text
+from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from proxy.catalog import schema
+from proxy.catalog.away import is_away
 from proxy.catalog.drivers import (
     WRITES,
     Limits,
@@ -43,72 +42,6 @@ _LONGEST_TABLE_LOCK_WAIT: Final = "10s"
 """Everyone else queues behind a migration that waits for a table, so it gives up early."""
 
 log = structlog.get_logger()
-
-# --- the map of foreign exceptions --------------------------------------------------------------
-
-AWAY: Final[frozenset[type[BaseException]]] = frozenset(
-    {
-        exc.DBAPIError,
-        exc.DatabaseError,
-        exc.DisconnectionError,
-        exc.InterfaceError,
-        exc.InternalError,
-        exc.InvalidatePoolError,
-        exc.OperationalError,
-        exc.TimeoutError,
-        asyncpg.InterfaceError,
-        asyncpg.InternalClientError,
-        asyncpg.PostgresError,
-        sqlite3.Error,
-        OSError,  # TimeoutError, refused and reset connections, names and certificates too
-        EOFError,
-    }
-)
-"""The database is away, full, locked, starting or misconfigured: nothing is wrong with the call."""
-
-BUGS: Final[frozenset[type[BaseException]]] = frozenset(
-    {
-        exc.SQLAlchemyError,
-        exc.ArgumentError,
-        exc.CircularDependencyError,
-        exc.CompileError,
-        exc.DataError,
-        exc.EmulatedDBAPIException,
-        exc.IdentifierError,
-        exc.IntegrityError,
-        exc.InvalidRequestError,
-        exc.NotSupportedError,
-        exc.ProgrammingError,
-        exc.StatementError,
-        asyncpg.DataError,  # the client's: a value that does not fit its column
-        sqlite3.DataError,
-        sqlite3.IntegrityError,
-        sqlite3.NotSupportedError,
-        sqlite3.ProgrammingError,
-    }
-)
-"""The statement or a value in it is wrong; hiding that would only repeat it."""
-
-# Classes of SQLSTATE (PostgreSQL, appendix A) that speak of the statement, not of the server.
-_BUG_STATES: Final = frozenset({"0A", "20", "21", "22", "23", "26", "2F", "34", "42", "44"})
-_INSUFFICIENT_PRIVILEGE: Final = "42501"
-
-
-def is_away(error: BaseException) -> bool:
-    """Say whether `error` means that the database cannot serve just now."""
-    origin = getattr(error, "orig", None) or error
-    if isinstance(origin.__cause__, asyncpg.DataError):
-        return False
-    state = getattr(origin, "sqlstate", None)
-    if state:
-        return state == _INSUFFICIENT_PRIVILEGE or state[:2] not in _BUG_STATES
-    for kind in type(error).__mro__:
-        if kind in AWAY or kind in BUGS:
-            return kind in AWAY
-    return False
-
-
-# --- connections --------------------------------------------------------------------------------
 
 
 class Catalog:
