@@ -90,7 +90,7 @@ class Exchange:
             raise BadRequest(str(error)) from error
         return b"".join(pieces)
 
-    def begun(self, status: int, request_id: str, tier: str) -> None:
+    def begun(self, status: int, request_id: str, cache_status: str) -> None:
         """Log, at level debug only, that a clip's reply has begun."""
         if log.is_enabled_for(logging.DEBUG):
             log.debug(
@@ -99,7 +99,7 @@ class Exchange:
                 request_id=request_id,
                 status=status,
                 range=self.request.headers.get("Range"),
-                tier=tier,
+                cache_status=cache_status,
                 ms=round(self.spent() * 1000, 2),
             )
 

@@ -19,13 +19,15 @@ MOST = 4096
 """Bytes of a plain request: below every limit of a line, and never 1,024 fields."""
 
 _NAME = rb"[A-Za-z0-9-]"
-_VALUE = rb"[!-~][ -~]*+"
+_VALUE = rb"[!-~][ -~]*"
 
+# No part can be read in two ways, so nothing is ever read twice; possessive quantifiers, which say so,
+# are broken in early releases of Python 3.11.
 _SHAPE = re.compile(
-    rb"(GET|HEAD) /videos/(" + REQUEST_ID.pattern.encode() + rb"+)\.mp4"
-    rb"(?:\?([A-Za-z0-9._~=&-]*+))? HTTP/1\.1\r\n[Hh]ost: " + _VALUE + rb"\r"
+    rb"(GET|HEAD) /videos/(" + REQUEST_ID.pattern.encode() + rb")\.mp4"
+    rb"(?:\?([A-Za-z0-9._~=&-]*))? HTTP/1\.1\r\n[Hh]ost: " + _VALUE + rb"\r"
     # Line feeds stand at the beginning of each field's line, so that names can be found by them.
-    rb"((?:\n" + _NAME + rb"++: " + _VALUE + rb"\r)*+)\n\r\n"
+    rb"((?:\n" + _NAME + rb"+: " + _VALUE + rb"\r)*)\n\r\n"
 )
 
 # The beginnings of every field that a reply or the framing may depend on, and of those that must
@@ -33,7 +35,7 @@ _SHAPE = re.compile(
 _TELLING = re.compile(
     rb"\n((?:[Rr][Aa]|[Ii][Ff]-|[Hh][Oo][Ss]|[Cc][Oo][Nn]|[Uu][Ss][Ee][Rr]-|[Uu][Pp]|[Ee][Tt]"
     rb"|[Ee][Xx]|[Xx]-[Rr][Ee][Qq]|[Ss][Ee][Rr]|[Ss][Ee][Cc]-[Ww]|[Mm][Aa][Xx]|[Pp][Rr][Oo]"
-    rb"|[Tt][Rr][Aa][IiNn]|[Hh][Tt])" + _NAME + rb"*+): ([^\r]*+)"
+    rb"|[Tt][Rr][Aa][IiNn]|[Hh][Tt])" + _NAME + rb"*): ([^\r]*)"
 )
 
 _ASKED = {

@@ -106,7 +106,7 @@ class Videos:
                 _download(query, view.facts.request_id),
             )
             if self.tells:
-                exchange.begun(status, view.facts.request_id, view.tier)
+                exchange.begun(status, view.facts.request_id, _cache_status(view))
             viewer = exchange.viewer()
             before = viewer.sent
             try:
@@ -151,15 +151,20 @@ class Videos:
     def _stable(self, view: View) -> bytes:
         if view.file is not None:
             return stable_of(view.file, self.policy)
-        tier: Tier = view.tier  # type: ignore[assignment]
-        cache_status = headers.cache_status(
-            tier,
-            hit=False,
-            fwd_status=None if view.collapsed else 200,
-            stored=view.flight is not None and view.flight.spool is not None,
-            collapsed=view.collapsed,
-        )
-        return stable(self.policy, view.facts, cache_status)
+        return stable(self.policy, view.facts, _cache_status(view))
+
+
+def _cache_status(view: View) -> str:
+    tier: Tier = view.tier  # type: ignore[assignment]
+    if view.hit:
+        return headers.cache_status(tier, hit=True)
+    return headers.cache_status(
+        tier,
+        hit=False,
+        fwd_status=None if view.collapsed else 200,
+        stored=view.flight is not None and view.flight.spool is not None,
+        collapsed=view.collapsed,
+    )
 
 
 def wanted(header: str | None) -> Wanted | None:
