@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event
+from sqlalchemy import URL, Connection, Engine, NullPool, QueuePool, create_engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from proxy.catalog import addresses
+from proxy.catalog.in_threads import InThreads
 from proxy.errors import SettingsError
 
 # ruff: noqa: PLC0415 - asyncpg is imported only where PostgreSQL is used
@@ -44,27 +45,26 @@ class Limits:
     """Connections to PostgreSQL; SQLite has five readers and one writer at a time."""
 
 
-async def sqlite_engine(url: str, limits: Limits) -> AsyncEngine:
-    """An engine for `sqlite:///path`; makes the file.
+async def make_sqlite_file(url: str, limits: Limits) -> None:
+    """Make the file of `sqlite:///path`, if need be.
 
     Raises SettingsError, OSError, sqlite3.Error.
     """
-    path = addresses.sqlite_path(url)
-    await asyncio.to_thread(_make_sqlite_file, Path(path), limits.command)
-    engine = await asyncio.to_thread(  # it asks for the current directory
-        create_async_engine,
-        # Built, not parsed: a question mark in a folder's name is not a query.
-        URL.create("sqlite+aiosqlite", database=path),
-        # No implicit BEGIN by the driver: `_begin` decides which transaction it is.
-        connect_args={"isolation_level": None, "timeout": limits.command},
-        pool_size=_SQLITE_READERS,
+    path = Path(addresses.sqlite_path(url))
+    await asyncio.to_thread(_make_sqlite_file, path, limits.command)
+
+
+def sqlite_connections(url: str, limits: Limits) -> InThreads:
+    """The connections to the existing file of `sqlite:///path`. Raises SettingsError."""
+    engine = _sqlite_engine(
+        url,
+        limits.command,
+        poolclass=QueuePool,
+        pool_size=_SQLITE_READERS + 1,
         max_overflow=0,
         pool_timeout=limits.connect,
-        hide_parameters=True,
     )
-    event.listen(engine.sync_engine, "connect", _set_up_sqlite)
-    event.listen(engine.sync_engine, "begin", _begin_sqlite)
-    return engine
+    return InThreads(engine, readers=_SQLITE_READERS, writing={WRITES: True})
 
 
 def plain_sqlite_engine(url: str, patience: float) -> Engine:
@@ -73,12 +73,18 @@ def plain_sqlite_engine(url: str, patience: float) -> Engine:
     Its transactions hold the write lock from the start; `patience` is how many seconds they wait
     for it. Raises SettingsError.
     """
+    return _sqlite_engine(url, patience, poolclass=NullPool, execution_options={WRITES: True})
+
+
+def _sqlite_engine(url: str, patience: float, **more: Any) -> Engine:  # noqa: ANN401 - SQLAlchemy's
     engine = create_engine(
+        # Built, not parsed: a question mark in a folder's name is not a query.
         URL.create("sqlite", database=addresses.sqlite_path(url)),
-        connect_args={"isolation_level": None, "timeout": patience},
-        poolclass=NullPool,
-        execution_options={WRITES: True},
+        # No implicit BEGIN by the driver: `_begin_sqlite` decides which transaction it is. A
+        # connection is used by one thread at a time, but not always by the same one.
+        connect_args={"isolation_level": None, "timeout": patience, "check_same_thread": False},
         hide_parameters=True,
+        **more,
     )
     event.listen(engine, "connect", _set_up_sqlite)
     event.listen(engine, "begin", _begin_sqlite)

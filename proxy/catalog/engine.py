@@ -8,29 +8,30 @@ schema is, or any statement beyond those that set up.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import replace
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import structlog
 from sqlalchemy import func, select, text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from proxy.catalog import schema
 from proxy.catalog.away import is_away
 from proxy.catalog.drivers import (
-    WRITES,
     Limits,
+    make_sqlite_file,
     plain_sqlite_engine,
     postgres_engine,
-    sqlite_engine,
+    sqlite_connections,
 )
+from proxy.catalog.in_loop import InLoop
+from proxy.catalog.in_threads import InThreads, Work
 from proxy.errors import CatalogUnavailable, SchemaOutdated, SettingsError
 
 # ruff: noqa: PLC0415 - alembic is imported only where there is something to migrate
 
 T = TypeVar("T")
-Work = Callable[[AsyncConnection], Awaitable[T]]
 
 # PostgreSQL's advisory locks are named by 64 bits.
 _SCHEMA_LOCK: Final = int.from_bytes(b"firstvie")
@@ -44,53 +45,57 @@ _LONGEST_TABLE_LOCK_WAIT: Final = "10s"
 log = structlog.get_logger()
 
 
+class Connections(Protocol):
+    """How a database's connections are used; raises what its driver raises."""
+
+    async def read(self, work: Work[T]) -> T:
+        """Let `work` read with a connection of its own."""
+        ...
+
+    async def write(self, work: Work[T]) -> T:
+        """Let `work` read and write in one transaction."""
+        ...
+
+    async def close(self) -> None:
+        """Close all of them; harmless when repeated."""
+        ...
+
+
 class Catalog:
     """An open catalog: runs what reads and what writes."""
 
-    def __init__(self, engine: AsyncEngine, limits: Limits) -> None:
-        """Take an engine; `open_catalog` makes one."""
-        self._engine = engine
+    def __init__(self, connections: Connections, limits: Limits) -> None:
+        """Take a database's connections; `open_catalog` makes some."""
+        self._connections = connections
         self._limits = limits
         self._running: set[asyncio.Task[Any]] = set()
-        self._turn: asyncio.Lock | None = None
-        if engine.dialect.name == "sqlite":
-            self._readers, self._writers = engine, engine.execution_options(**{WRITES: True})
-            # SQLite has one writer. Waiting here is fair; in the database it would be polling.
-            self._turn = asyncio.Lock()
-        else:
-            # Every read is one statement: BEGIN and ROLLBACK around it would be two trips more.
-            self._readers = engine.execution_options(isolation_level="AUTOCOMMIT")
-            self._writers = engine
+        # SQLite has one writer. Waiting here is fair; in the database it would be polling.
+        self._turn = asyncio.Lock() if isinstance(connections, InThreads) else None
 
     async def read(self, work: Work[T]) -> T:
         """Let `work` read with a connection of its own; each statement sees its own snapshot.
 
-        Raises CatalogUnavailable.
+        It may await nothing but its connection. Raises CatalogUnavailable.
         """
-        return await self._apart(self._reading(work))
+        return await self._apart(self._connections.read(work))
 
     async def write(self, work: Work[T]) -> T:
         """Let `work` read and write in one transaction: committed if it returns, else undone.
 
         On SQLite it holds the database's only write lock from the start, on PostgreSQL the rows
-        that it selects `FOR UPDATE`. Raises CatalogUnavailable, also when it may have been
-        committed after all, so whatever is written must be harmless when repeated.
+        that it selects `FOR UPDATE`. It may await nothing but its connection. Raises
+        CatalogUnavailable, also when it may have been committed after all, so whatever is written
+        must be harmless when repeated.
         """
         return await self._apart(self._writing(work))
 
-    async def _reading(self, work: Work[T]) -> T:
-        async with self._readers.connect() as connection:
-            return await work(connection)
-
     async def _writing(self, work: Work[T]) -> T:
         if self._turn is None:
-            async with self._writers.begin() as connection:
-                return await work(connection)
+            return await self._connections.write(work)
         async with asyncio.timeout(self._limits.call):
             await self._turn.acquire()
         try:
-            async with self._writers.begin() as connection:
-                return await work(connection)
+            return await self._connections.write(work)
         finally:
             self._turn.release()
 
@@ -125,7 +130,7 @@ class Catalog:
         """Let what is running end, and close every connection; harmless when repeated."""
         if self._running:
             await asyncio.wait(self._running, timeout=self._limits.call)
-        await self._engine.dispose()
+        await self._connections.close()
 
 
 async def open_catalog(
@@ -140,12 +145,11 @@ async def open_catalog(
     the database does not answer. None of them repeats the address: it may hold a password.
     """
     limits = limits or Limits()
-    engine = await _engine(url, limits)
-    catalog = Catalog(engine, limits)
+    catalog = await connect(url, limits)
     try:
         revision = await schema.current(catalog)
         if schema.is_behind(revision):
-            if not (engine.dialect.name == "sqlite" if migrate is None else migrate):
+            if not (url.startswith("sqlite:") if migrate is None else migrate):
                 raise SchemaOutdated
             await migrate_catalog(url, limits)
         elif revision != schema.HEAD:
@@ -163,18 +167,19 @@ async def migrate_catalog(url: str, limits: Limits | None = None) -> str | None:
     the others find it done. A newer schema is left alone. Raises as `open_catalog` does.
     """
     limits = limits or Limits()
-    patient = replace(limits, command=_LONGEST_STEP)
-    engine = await _engine(url, limits if url.startswith("sqlite:") else patient)
     try:
-        if engine.dialect.name == "sqlite":
+        if url.startswith("sqlite:"):
+            await make_sqlite_file(url, limits)
             return await asyncio.to_thread(_migrate_sqlite, url)
-        return await _migrate_postgres(engine)
+        engine = _postgres(url, replace(limits, command=_LONGEST_STEP))
+        try:
+            return await _migrate_postgres(engine)
+        finally:
+            await engine.dispose()
     except Exception as error:
         if is_away(error):
             raise CatalogUnavailable from error
         raise
-    finally:
-        await engine.dispose()
 
 
 def _migrate_sqlite(url: str) -> str | None:
@@ -201,15 +206,21 @@ def _load_steps() -> Any:  # noqa: ANN401 - alembic's scripts, which are not imp
     return apply.load()
 
 
-async def _engine(url: str, limits: Limits) -> AsyncEngine:
-    scheme = url.partition(":")[0]
-    if scheme in {"postgresql", "postgres"}:
-        return postgres_engine(url, limits)
-    if scheme != "sqlite":
-        raise SettingsError("FIRSTVIEW_DATABASE_URL must start with sqlite:/// or postgresql://")
+async def connect(url: str, limits: Limits) -> Catalog:
+    """A catalog at a schema that nobody has looked at; else as `open_catalog`."""
+    if not url.startswith("sqlite:"):
+        return Catalog(InLoop(_postgres(url, limits)), limits)
     try:
-        return await sqlite_engine(url, limits)
+        await make_sqlite_file(url, limits)
+        connections = await asyncio.to_thread(sqlite_connections, url, limits)
     except Exception as error:
         if is_away(error):
             raise CatalogUnavailable from error
         raise
+    return Catalog(connections, limits)
+
+
+def _postgres(url: str, limits: Limits) -> AsyncEngine:
+    if url.partition(":")[0] not in {"postgresql", "postgres"}:
+        raise SettingsError("FIRSTVIEW_DATABASE_URL must start with sqlite:/// or postgresql://")
+    return postgres_engine(url, limits)

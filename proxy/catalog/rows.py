@@ -15,7 +15,8 @@ from sqlalchemy import ColumnElement, Row, Select, bindparam, select, tuple_, up
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from proxy.catalog.engine import Catalog, Work
+from proxy.catalog.engine import Catalog
+from proxy.catalog.in_threads import Work
 from proxy.catalog.tables import generations
 from proxy.errors import CatalogUnavailable
 from proxy.records import Generation

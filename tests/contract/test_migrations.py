@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from proxy.catalog import schema
 from proxy.catalog.drivers import Limits
-from proxy.catalog.engine import Catalog, _engine, migrate_catalog, open_catalog
+from proxy.catalog.engine import connect, migrate_catalog, open_catalog
 from proxy.catalog.generations import Generations
 from proxy.catalog.migrations import apply
 from proxy.catalog.tables import generations, metadata
@@ -53,7 +53,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 async def run(url: str, work: Callable[[Connection], Any]) -> Any:
     """Let synchronous code work in one transaction, past all that opening does."""
-    catalog = Catalog(await _engine(url, Limits()), Limits())
+    catalog = await connect(url, Limits())
 
     async def apart(connection: AsyncConnection) -> Any:
         return await connection.run_sync(work)
@@ -298,7 +298,7 @@ async def test_a_migration_waits_for_a_table_no_longer_than_others_can_bear(
 ) -> None:
     await make_first_release(postgres_url)
     monkeypatch.setattr("proxy.catalog.engine._LONGEST_TABLE_LOCK_WAIT", "100ms")
-    catalog = Catalog(await _engine(postgres_url, Limits()), Limits())
+    catalog = await connect(postgres_url, Limits())
     held, done = asyncio.Event(), asyncio.Event()
 
     async def hold(connection: AsyncConnection) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 from blockbuster import BlockBuster
-from sqlalchemy import event, text
+from sqlalchemy import Engine, event, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from proxy.catalog import cursors
@@ -256,16 +256,21 @@ async def registering(grown: Grown) -> float:
     return rate
 
 
+async def _engine(connection: AsyncConnection) -> Engine:
+    return connection.sync_engine
+
+
 async def walks_along_one_index_and_sorts_nothing(grown: Grown) -> None:
     statements: dict[str, Any] = {}
 
     def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
         statements[statement] = parameters
 
-    event.listen(grown.catalog._engine.sync_engine, "before_cursor_execute", note)
+    engine = await grown.catalog.read(_engine)
+    event.listen(engine, "before_cursor_execute", note)
     for wanted in questions():
         await grown.search.find(**wanted)
-    event.remove(grown.catalog._engine.sync_engine, "before_cursor_execute", note)
+    event.remove(engine, "before_cursor_execute", note)
     assert len(statements) > 50
 
     async def explain(connection: AsyncConnection) -> list[tuple[str, list[str]]]:
