@@ -7,7 +7,9 @@ has it open, whatever becomes of its name, cost no disk block, and change all at
 
     0600 growing ──▶ 0640 whole, verified
            │
-           └───────▶ 0400 given up, because this disk has no room
+           └───────▶ 0700 given up, because this disk has no room
+
+Its owner may read and write it in every state: whoever opens it has to see which one that is.
 
 Belongs here: these few system calls. Must not know: where the bytes come from, who waits for them.
 """
@@ -25,7 +27,7 @@ from pathlib import Path
 
 from proxy.storage.facts_file import read_facts
 
-_GROWING, _WHOLE, _GIVEN_UP = 0o600, 0o640, 0o400
+_GROWING, _WHOLE, _GIVEN_UP = 0o600, 0o640, 0o700
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _TAKEN = {errno.EWOULDBLOCK, errno.EACCES, errno.EAGAIN}
 
@@ -44,14 +46,19 @@ class Look:
 def open_shared(path: Path) -> tuple[int, bool]:
     """Open or make the path's file; returns its descriptor, and whether its lock is ours now.
 
-    A file that loses its name before it is locked is no use. Blocks. Raises OSError.
+    A file that loses its name before it is locked is no use. One that was given up by a process
+    that ended then grows again: there may be room by now. Blocks. Raises OSError.
     """
     while True:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _GROWING)
         try:
             locked = try_lock(fd)
-            if not locked or is_named(fd, path):
-                return fd, locked
+            if not locked:
+                return fd, False
+            if is_named(fd, path):
+                if look(fd).given_up:
+                    os.fchmod(fd, _GROWING)
+                return fd, True
         except BaseException:
             os.close(fd)
             raise
@@ -61,7 +68,7 @@ def open_shared(path: Path) -> tuple[int, bool]:
 def lock_existing(path: Path) -> int | None:
     """Open a file and take its lock; None if another process has it, or the file is gone. Blocks.
 
-    One that only its group may read is somebody else's, or given up: no use either.
+    One that this user may not write to is somebody else's: no use either.
     """
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
@@ -99,7 +106,7 @@ def look(fd: int) -> Look:
     return Look(
         size=seen.st_size,
         whole=bool(seen.st_mode & stat.S_IRGRP),
-        given_up=not seen.st_mode & stat.S_IWUSR,
+        given_up=bool(seen.st_mode & stat.S_IXUSR),
         linked=seen.st_nlink > 0,
     )
 

@@ -187,3 +187,20 @@ async def test_a_spool_whose_maker_is_cancelled_leaves_no_file_and_no_lock(
     executor.shutdown()
     assert not path.exists()
     assert len(list(Path("/proc/self/fd").iterdir())) <= before
+
+
+async def test_a_file_whose_process_ended_having_given_it_up_can_be_filled_by_the_next(
+    tmp_path: Path, executor: ThreadPoolExecutor
+) -> None:
+    path = tmp_path / "clip.part"
+    first = await Spool.claim(path, executor)
+    first.give_up()
+    assert path.stat().st_mode & 0o600 == 0o600  # or who is not root could never open it again
+    follower = await Spool.claim(path, executor)
+    assert spool_file.look(follower.fd).given_up
+    for spool in (first, follower):
+        spool.release()
+    second = await Spool.claim(path, executor)
+    assert second.filling
+    assert not spool_file.look(second.fd).given_up
+    second.release()
