@@ -191,6 +191,10 @@ class Claims:
         file = await self._near.open(flight.request_id, source.row)
         if file is None:
             return False
+        if not is_meant(source, file.facts):  # of a process that knows nothing of the change yet
+            file.release()
+            self._near.doubt(flight.request_id)
+            return False
         flight.source, flight.followed = source, True
         tail = Tail.whole(os.dup(file.fd), file.facts.length)
         file.release()
@@ -226,7 +230,7 @@ class Claims:
     @staticmethod
     async def _recall(source: Source, spool: Spool) -> Claim | None:
         said = await spool.held()
-        if said is None or said.growth is None or not is_meant(source, said):
+        if said is None or said.growth is None or not is_meant(source, said.facts):
             return None
         body = Body(source, said.growth.head)
         _expect(spool, body)

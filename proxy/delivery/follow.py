@@ -16,8 +16,8 @@ from proxy.delivery.following import Step, next_step, pause
 from proxy.delivery.sources import Source
 from proxy.delivery.spool import Spool
 from proxy.errors import SourceChanged
+from proxy.records import ClipFacts
 from proxy.storage import spool_file
-from proxy.storage.facts_file import StoredFacts
 
 _UNSAID_FOR: Final = 5.0
 """Seconds that a whole clip of which nothing is said may take to be moved to its last place."""
@@ -83,7 +83,7 @@ class Followers:
         said = await spool.beside()
         if said is None:
             return
-        if not is_meant(source, said):
+        if not is_meant(source, said.facts):
             raise SourceChanged("another process is fetching another clip under this id")
         head = None if said.growth is None else said.growth.head
         flight.source, flight.validator = source, None if head is None else head.validator
@@ -93,6 +93,6 @@ class Followers:
         flight.land(said.facts)
 
 
-def is_meant(source: Source, said: StoredFacts) -> bool:
-    """Whether the catalog still means the clip that is told of, as far as its row here knows."""
-    return source.row is None or identity.same_clip(source.row, said.facts)
+def is_meant(source: Source, facts: ClipFacts) -> bool:
+    """Whether the catalog still means the clip of these facts, as far as its row here knows."""
+    return source.row is None or identity.same_clip(source.row, facts)
