@@ -189,21 +189,20 @@ class _Stretch:
 
     async def _send_through(self) -> None:
         """Read the source for this viewer alone."""
-        source, spool = self._view.source, self._flight.spool
+        source, spool, validator = self._view.source, self._flight.spool, self._flight.validator
         if source is None:
             raise SourceUnavailable
-        proof = None if spool is None else await spool.proof(self._position)
-        if proof is not None:
+        held = Held.nothing(self._position)
+        if spool is not None and validator is None:  # only its bytes say which clip it was
+            proof = await spool.proof(self._position)
             held = Held(start=0, stop=self._position, digest=proof)
-        else:
-            held = Held.nothing(self._position)
         await Through(
             self._settings,
             self._clock,
             self._viewer,
             source,
             length=self._view.facts.length,
-            validator=self._flight.validator,
+            validator=validator,
             held=held,
             stop=self._stop,
         ).send()

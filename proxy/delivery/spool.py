@@ -177,11 +177,6 @@ class Spool(Tail):
                 raise CorruptClip("the spool file was cut short")
             self._digest(buffer[:count])
 
-    async def proof(self, position: int) -> hashlib._Hash | None:
-        """See `Tail.proof`."""
-        mine = self.filling and position == self.mark.written
-        return await self.digest() if mine else None
-
     # -- from one process to the next ---
 
     @property

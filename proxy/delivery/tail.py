@@ -14,7 +14,9 @@ import hashlib
 import os
 
 from proxy.delivery.watermark import Watermark
-from proxy.errors import FirstviewError
+from proxy.errors import CorruptClip, FirstviewError
+
+_REREAD = 512 * 1024
 
 
 class Tail:
@@ -74,9 +76,18 @@ class Tail:
             if not waiter.done():
                 waiter.set_result(None)
 
-    async def proof(self, position: int) -> hashlib._Hash | None:  # noqa: ARG002 - nobody hashes here
-        """Return the SHA-256 of the first `position` bytes, where that is known."""
-        return None
+    async def proof(self, position: int) -> hashlib._Hash:
+        """The SHA-256 of the first `position` bytes, read again, whoever wrote them.
+
+        Raises CorruptClip if they cannot be read.
+        """
+        self.acquire()  # whoever waits may leave while a thread is reading
+        hashing = asyncio.get_running_loop().run_in_executor(None, _hash, self.fd, position)
+        hashing.add_done_callback(lambda _: self.release())
+        try:
+            return await asyncio.shield(hashing)
+        except OSError as error:
+            raise CorruptClip(f"the local file cannot be read: {error}") from error
 
     async def is_watched_elsewhere(self) -> bool:
         """Whether viewers of another process are waiting for what is written here."""
@@ -94,3 +105,14 @@ class Tail:
         self._users -= 1
         if self._users == 0:
             os.close(self.fd)
+
+
+def _hash(fd: int, size: int) -> hashlib._Hash:
+    seen, position = hashlib.sha256(), 0
+    while position < size:
+        chunk = os.pread(fd, min(_REREAD, size - position), position)
+        if not chunk:
+            raise CorruptClip("the local file was cut short")
+        seen.update(chunk)
+        position += len(chunk)
+    return seen

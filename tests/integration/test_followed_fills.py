@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from tests.fixtures.servers import free_port
 
 MIB = 1024 * 1024
 DATA = make_clip(3 * MIB, 1)
+OTHER = make_clip(3 * MIB, 2)
 
 
 @pytest.fixture(params=["directory", "s3"])
@@ -259,6 +260,36 @@ async def test_where_the_disk_is_full_viewers_who_follow_are_streamed_to_as_well
         for view in (first, second):
             _, body = await view
             assert body == DATA
+        for origin in (one, two):
+            await nothing_is_left(origin)
+
+
+async def test_where_the_disk_is_full_what_viewers_have_is_continued_only_by_the_same_bytes(
+    tmp_path: Path, fal: FakeFal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold, full, real = asyncio.Event(), asyncio.Event(), Spool.append
+
+    async def append(spool: Spool, chunk: bytes) -> None:
+        if full.is_set():
+            raise DiskExhausted
+        await real(spool, chunk)
+
+    monkeypatch.setattr(Spool, "append", append)
+    async with pair(tmp_path, fal) as (one, two):
+        path = await one.clip("clip", DATA, Behaviour(etag="none", body=OTHER))
+        fal.script(path, [Behaviour(etag="none", stall_at=MIB, stall_until=hold)])
+        async with AsyncExitStack() as viewers:
+            views = []
+            for origin in (one, two):
+                viewer = await viewers.enter_async_context(raw_client(origin.app.public_port))
+                await viewer.ask(path_of("clip"))
+                await viewer.head()
+                views.append((viewer, await viewer.read(MIB // 2)))
+            full.set()
+            hold.set()
+            for viewer, begun in views:
+                assert DATA.startswith(begun + await viewer.rest())
+                assert viewer.end == "rst"
         for origin in (one, two):
             await nothing_is_left(origin)
 
