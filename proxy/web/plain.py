@@ -21,8 +21,8 @@ MOST = 4096
 _NAME = rb"[A-Za-z0-9-]"
 _VALUE = rb"[!-~][ -~]*"
 
-# No part can be read in two ways, so nothing is ever read twice; possessive quantifiers, which say so,
-# are broken in early releases of Python 3.11.
+# No part can be read in two ways, so nothing is ever read twice. Possessive quantifiers would say
+# so, but do not work in early releases of Python 3.11.
 _SHAPE = re.compile(
     rb"(GET|HEAD) /videos/(" + REQUEST_ID.pattern.encode() + rb")\.mp4"
     rb"(?:\?([A-Za-z0-9._~=&-]*))? HTTP/1\.1\r\n[Hh]ost: " + _VALUE + rb"\r"
