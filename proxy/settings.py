@@ -294,7 +294,11 @@ class Settings(BaseSettings):
     cache_room_wait: Seconds = _setting(
         "1s", "Longest wait for cached clips to make room before a clip is streamed through."
     )
-    open_files: int = _setting(1024, "Descriptors of clips kept open between requests.", ge=1)
+    open_files: int = _setting(
+        8192,
+        "Descriptors of clips kept open between requests; at most a quarter of the process's own.",
+        ge=1,
+    )
     facts_ttl: Seconds = _setting(
         "60s", "Longest time that facts about a clip are believed without asking the catalog."
     )

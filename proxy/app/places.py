@@ -32,6 +32,8 @@ from proxy.storage.shared import Shared
 from proxy.telemetry.metrics import Metrics
 from proxy.upstream.fetch import Upstream
 
+_SHARE = 4
+"""Clips that are kept open take no more than one of so many descriptors from viewers."""
 _DISK_THREADS = 8
 
 
@@ -68,14 +70,14 @@ async def open_places(
     settings: Settings, clock: Clock, metrics: Metrics, *, seat: Seat, has_viewers: bool
 ) -> AsyncIterator[Places]:
     """Open everything; raises SettingsError, CatalogError or BucketError if that is impossible."""
-    _raise_file_limit()
+    descriptors = _raise_file_limit()
     async with contextlib.AsyncExitStack() as stack:
         executor = ThreadPoolExecutor(_DISK_THREADS, thread_name_prefix="disk")
         stack.push_async_callback(asyncio.to_thread, executor.shutdown)
         behind = QuietThreads(executor)
         stack.push_async_callback(asyncio.to_thread, behind.shutdown)
         await asyncio.get_running_loop().run_in_executor(executor, _make, settings.data_dir)
-        files = OpenFiles(settings.open_files)
+        files = OpenFiles(min(settings.open_files, max(1, descriptors // _SHARE)))
         stack.callback(files.close)
         catalog = await open_catalog(
             keys.database_url(settings.database_url.get_secret_value(), settings.data_dir)
@@ -154,8 +156,9 @@ def _make(directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
 
 
-def _raise_file_limit() -> None:
+def _raise_file_limit() -> int:
     """Every viewer and every open clip is a descriptor: take all that the system allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
