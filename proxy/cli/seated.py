@@ -82,10 +82,17 @@ class Seated:
             self._channel.tell(READY)
             await self._stop.wait()
             log.info("stopping")
-            app.doors.close()
+            self._leave(app)
             self._channel.tell(LEAVING)
             await asyncio.sleep(_FIRST_WORD)
         self._channel.tell(SAMPLES, to_wire(app.own_figures()))
+
+    def _leave(self, app: App) -> None:
+        """Accept no more; what is held open by nobody refuses whoever comes, at once."""
+        app.doors.close()
+        for place in (*self._public, self._admin):
+            for one in place:
+                one.close()
 
     # -- between it and the supervisor ---
 
@@ -106,7 +113,7 @@ class Seated:
         if what == REPLACED:
             self._app.take_longer(self._app.settings.replace_timeout)
             self._stop.tell(signal.SIGTERM)
-        elif what == ACCEPT:
+        elif what == ACCEPT and not self._stop.is_set():
             minding = asyncio.create_task(self._app.doors.open(body, self._public[body]))
             self._minding.add(minding)
             minding.add_done_callback(self._minding.discard)

@@ -92,7 +92,7 @@ class Crew:
         return to_wire(await self._totals.gather(self.living))
 
     async def dismiss(self, drain_timeout: float, margin: float) -> None:
-        """Stop all; returns when all have ended.
+        """Stop all, and refuse whoever comes from now on; returns when all have ended.
 
         Those that have been replaced know of the longer time that they had, and are killed after
         `drain_timeout` seconds; the others get `margin` seconds more.
@@ -100,6 +100,7 @@ class Crew:
         replaced = [worker for worker in self.living if worker not in self.at]
         for worker in self.living:
             worker.stop()
+        self._sockets.close()
         await self._ended(drain_timeout)
         self._kill(worker for worker in replaced if worker in self.living)
         await self._ended(margin)

@@ -40,7 +40,7 @@ class Sockets:
         return _port(self.admin)
 
     def close(self) -> None:
-        """Let go of all of them."""
+        """Let go of all of them; a second call does nothing."""
         for place in (*self.public, self.admin):
             _close(place)
 

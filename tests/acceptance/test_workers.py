@@ -238,3 +238,33 @@ async def test_a_worker_that_cannot_be_replaced_leaves_its_connections_to_the_ot
         await wait_for(lambda: _count(server, "worker ready", 3), 90)
         assert len(server.workers) == 2
         assert min((await who_answers(server)).values()) > 0
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+async def test_whoever_comes_while_the_last_replies_finish_is_refused_at_once(
+    how: signal.Signals, tmp_path: Path, fal: FakeFal
+) -> None:
+    data = make_clip(20_000_000, 9)
+    async with serving(tmp_path / "data", workers=2, drain_timeout="60s") as server:
+        await server.register("long", fal.add("/long.mp4", data))
+        async with server.client.get(server.url("long")) as reply:
+            workers = server.workers
+            first = await reply.content.readexactly(1000)
+            server.process.send_signal(how)
+            await wait_for(lambda: _refused(server.public), 30)
+            assert first + await reply.read() == data
+        await wait_for(lambda: _ended(workers), 90)
+
+
+async def _refused(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        _, writer = await asyncio.open_connection(host, int(port))
+    except ConnectionError:
+        return True
+    writer.close()
+    return False
+
+
+async def _ended(pids: list[int]) -> bool:
+    return not any(Path(f"/proc/{pid}").exists() for pid in pids)
