@@ -43,6 +43,10 @@ def run(settings: Settings) -> None:
 async def _serve(settings: Settings, stop: Stop) -> None:
     from proxy.app import App
 
+    # One process, as `auto` makes it on one core, must not die of what replaces several.
+    asyncio.get_running_loop().add_signal_handler(
+        signal.SIGHUP, log.warning, "one process cannot be replaced: restart it"
+    )
     async with App(settings).running() as app:
         _say_serving(settings, 1, app.public_port, app.admin_port)
         await stop.wait()

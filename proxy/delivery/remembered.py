@@ -119,6 +119,7 @@ class Remembered:
         """Ask again about everything."""
         self.changes += 1
         self._fresh.clear()
+        self._until.clear()
         self._asking.clear()
 
     def drop(self, request_id: str) -> None:

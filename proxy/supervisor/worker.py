@@ -30,6 +30,8 @@ LEAVE: Final = "leave"
 REPLACED: Final = "replaced"
 """What it is told: accept in another's place too; no longer; stop, there is time."""
 
+_PULSES: Final = 4
+"""How often it is asked for a sign of life before it is said to have none."""
 _START_TIMEOUT: Final = 120.0
 """Seconds from a process's start until it serves: a large disk cache, a slow catalog."""
 
@@ -70,9 +72,13 @@ class Worker:
                 admin=tuple(one.fileno() for one in sockets.admin),
             )
             self.channel = await Channel.opened(ours, told=self._told, asked=asked)
-            self._process = await asyncio.create_subprocess_exec(
-                *command, orders.written(), pass_fds=orders.descriptors
-            )
+            try:
+                self._process = await asyncio.create_subprocess_exec(
+                    *command, orders.written(), pass_fds=orders.descriptors
+                )
+            except BaseException:
+                self.channel.close()
+                raise
         self._totals.began(self)
         self.over = asyncio.create_task(self._live(), name=f"worker {self.number}")
         either: set[asyncio.Future[Any]] = {self._ready, self.over}
@@ -107,15 +113,21 @@ class Worker:
         return 0 if self._process is None else self._process.pid
 
     async def hangs(self, patience: float) -> bool:
-        """Feel its pulse; True if there is none within so many seconds, False if it has ended."""
+        """Feel its pulse; True if there is none within so many seconds, False if it has ended.
+
+        It is asked several times within them: should this process be the one that was stopped or
+        had no turn, that costs one of them, and not the worker's life.
+        """
         assert self.channel is not None  # noqa: S101 - for mypy; nobody asks before `start`
-        try:
-            await self.channel.ask(PULSE, patience)
-        except TimeoutError:
-            return True
-        except ConnectionError:
+        for _ in range(_PULSES):
+            try:
+                await self.channel.ask(PULSE, patience / _PULSES)
+            except TimeoutError:
+                continue
+            except ConnectionError:
+                pass
             return False
-        return False
+        return True
 
     async def gone(self) -> None:
         """Wait until it accepts no more connections, because it stops or because it is dead."""

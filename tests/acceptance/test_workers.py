@@ -268,3 +268,16 @@ async def _refused(address: str) -> bool:
 
 async def _ended(pids: list[int]) -> bool:
     return not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+async def test_one_process_alone_serves_on_when_it_is_told_to_reload(
+    tmp_path: Path, fal: FakeFal
+) -> None:
+    """`auto` makes one on a machine with one core, where the same unit file says SIGHUP."""
+    data = make_clip(SIZE, 7)
+    async with serving(tmp_path / "data", workers=1) as server:
+        server.process.send_signal(signal.SIGHUP)
+        await wait_for(lambda: _count(server, "one process cannot be replaced: restart it", 1), 90)
+        await server.register("clip", fal.add("/clip.mp4", data))
+        async with server.client.get(server.url("clip")) as reply:
+            assert await reply.read() == data
