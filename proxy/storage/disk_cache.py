@@ -114,7 +114,8 @@ class DiskCache:
         self.janitor.start()
 
     async def close(self) -> None:
-        """Let another process be the janitor."""
+        """Let another process be the janitor, and go through what is cached."""
+        self._shared.upkeep_lock.give_up()
         await asyncio.to_thread(self.janitor.stop)
 
     # -- what there is ---
@@ -260,12 +261,12 @@ class DiskCache:
     async def batches(
         self, size: int, part: int = 0, of: int = 1
     ) -> AsyncIterator[list[ClipFacts]]:
-        """Facts of cached clips, about `size` at a time, read from their files by the janitor.
+        """Facts of cached clips, about `size` at a time, read from their files.
 
-        Of all folders every `of`-th one, beginning with `part`; in another process than the
-        janitor's there are none, as one that looks is enough.
+        Of all folders every `of`-th one, beginning with `part`. From the first call on this is the
+        process that looks; in any other there are none, as one is enough.
         """
-        if not self.janitor.is_leader:
+        if not self._shared.upkeep_lock.take():
             return
         for folder in range(part, keys.CACHE_FOLDERS, of):
             facts = self._files.facts_in(folder)

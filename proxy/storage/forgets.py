@@ -18,6 +18,8 @@ RING = 1024
 _ENTRY = struct.Struct("<IQH128s")
 """CRC-32 of the rest; number, seat of who wrote it, the id."""
 _COUNT_BYTES = 8
+FORGETS_LAYOUT = (RING, _ENTRY.format)
+"""What the meaning of each byte depends on."""
 FORGETS_BYTES = -(-(_COUNT_BYTES + RING * _ENTRY.size) // 4096) * 4096
 
 

@@ -100,6 +100,10 @@ class Janitor:
             except OSError as error:
                 log.warning("the janitor was held up", error=str(error))
                 pause = _SEATS
+            except Exception:  # this thread has the lock: without it, nobody would make room
+                log.exception("the janitor crashed, and begins anew")
+                self._begin_round()
+                pause = _SEATS
             self._wake.wait(pause)
             self._wake.clear()
 
@@ -152,12 +156,12 @@ class Janitor:
 
     def _hear_of_new(self) -> None:
         """Take up clips that came since; those that the round has found already are not new."""
-        count = self._shared.added_count
-        if count - self._added > ADDED:
+        since, count = self._added, self._shared.added_count
+        news = [self._shared.added_at(number) for number in range(max(since, count - ADDED), count)]
+        if self._shared.added_count - since >= ADDED:  # some were, or are just being, written over
             self._begin_round()
             return
-        for number in range(self._added, count):
-            clip, size = self._shared.added_at(number)
+        for number, (clip, size) in enumerate(news, since):
             folder = clip >> 56
             if folder < self._looked and number >= self._counted[folder]:
                 self._eviction.add(clip, size)
@@ -180,6 +184,8 @@ class Janitor:
         while excess > 0 and not self._stopping:
             victim = self._eviction.victim()
             if victim is None:
+                if self._shared.clips and self._looked == keys.CACHE_FOLDERS:
+                    self._begin_round()  # of those that are counted it has not heard
                 return
             size = self._files.evict(victim[0])
             if size:

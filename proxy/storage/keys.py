@@ -18,9 +18,10 @@ Data directory (FIRSTVIEW_DATA_DIR):
                                                    flock is shared by processes that watch it
     cache/<2 hex>/<16 hex>.mp4                     a whole clip whose bucket copy is elsewhere, with
                                                    its facts behind it; the name is the id's hash
-    run/shared.1                                   what the processes of this machine share; the
-                                                   number is that of its layout
-    run/<name>.lock                                flock'ed: budget, cache, janitor, seat-<n>
+    run/shared.<16 hex>                            what the processes of this machine share; the
+                                                   name follows from its layout
+    run/<name>.lock                                flock'ed: budget, cache, janitor, upkeep,
+                                                   seat-<n>
 
 `<source>` is the first 16 hex digits of the SHA-256 of the source's identity, so that a re-pointed
 id never continues the file of its former source.
@@ -92,9 +93,9 @@ def run_dir(data_dir: Path) -> Path:
     return data_dir / "run"
 
 
-def shared_path(run: Path) -> Path:
-    """The memory that the processes of this machine share."""
-    return run / "shared.1"
+def shared_path(run: Path, layout: str) -> Path:
+    """The memory that the processes of this machine share, as far as they mean the same by it."""
+    return run / f"shared.{layout}"
 
 
 def lock_path(run: Path, name: str) -> Path:

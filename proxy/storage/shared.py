@@ -15,13 +15,14 @@ from __future__ import annotations
 import mmap
 import os
 from pathlib import Path
+from typing import Final
 
 import structlog
 
 from proxy.errors import SettingsError
 from proxy.storage import keys
 from proxy.storage.file_lock import FileLock
-from proxy.storage.forgets import FORGETS_BYTES, Forgets
+from proxy.storage.forgets import FORGETS_BYTES, FORGETS_LAYOUT, Forgets
 
 SEATS = 256
 """Processes that one data directory can have at once."""
@@ -47,6 +48,14 @@ _FORGETS_AT = _WORDS * _WORD
 _SKETCH_AT = _FORGETS_AT + FORGETS_BYTES
 _SIZE = _SKETCH_AT + SKETCH
 
+_ORDER = 1
+"""To be counted up when words change places or meaning, which no size shows."""
+LAYOUT: Final = keys.short_hash(
+    repr((_ORDER, SEATS, ADDED, SKETCH, keys.CACHE_FOLDERS, FORGETS_LAYOUT))
+)
+"""Stands for the layout in the file's name: processes of two releases, as there are while workers
+are replaced by those of a new one, must not write into each other's words."""
+
 log = structlog.get_logger()
 
 
@@ -59,7 +68,7 @@ class Shared:
         Raises OSError, and SettingsError when all seats are taken.
         """
         run.mkdir(parents=True, exist_ok=True)
-        whole = memoryview(_mapped(keys.shared_path(run)))
+        whole = memoryview(_mapped(keys.shared_path(run, LAYOUT)))
         self._words = whole[: _WORDS * _WORD].cast("Q")
         self.uses = whole[_SKETCH_AT:]
         """Uses of each clip, at its `slot`; whoever serves one counts, up to `MOST_USES`."""
@@ -68,6 +77,8 @@ class Shared:
         """Held by whoever puts a clip into the cache or takes one out of it."""
         self.janitor_lock = FileLock(keys.lock_path(run, "janitor"))
         """Held, all the time, by the process whose janitor is at work."""
+        self.upkeep_lock = FileLock(keys.lock_path(run, "upkeep"))
+        """Held, once taken, by the process that compares what is cached with the catalog."""
         self._budget = FileLock(keys.lock_path(run, "budget"))
         self.seat, self._seat_lock = _take_seat(run)
         self.forgets = Forgets(whole[_FORGETS_AT:_SKETCH_AT], self.seat)
@@ -76,7 +87,13 @@ class Shared:
     def close(self) -> None:
         """Leave the seat; the memory stays for the others."""
         self._clear(self.seat)
-        for lock in (self.cache_lock, self.janitor_lock, self._budget, self._seat_lock):
+        for lock in (
+            self.cache_lock,
+            self.janitor_lock,
+            self.upkeep_lock,
+            self._budget,
+            self._seat_lock,
+        ):
             lock.close()
 
     # -- the budget ---

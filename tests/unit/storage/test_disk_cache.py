@@ -20,6 +20,7 @@ from proxy.records import ClipFacts
 from proxy.storage import cached_files, free_space, janitor, keys, trailer
 from proxy.storage.disk_cache import DiskCache
 from proxy.storage.durable import digest_of
+from proxy.storage.shared import LAYOUT, Shared
 from tests.fixtures.cache import FACTS, disk_cache
 from tests.fixtures.origin import wait_for
 
@@ -318,7 +319,7 @@ async def test_what_is_counted_wrongly_is_put_right_by_the_next_round(
         await before.put("b")
         before.path("a").unlink()
     if is_new:
-        keys.shared_path(keys.run_dir(tmp_path)).unlink()
+        keys.shared_path(keys.run_dir(tmp_path), LAYOUT).unlink()
     async with shelf_of(tmp_path, threads) as after:
         assert (len(after.cache), after.cache.used) == (1, 30 * KB + FACTS)
 
@@ -496,3 +497,57 @@ async def test_only_the_very_clip_is_disowned(shelf: Shelf) -> None:
     assert await shelf.cache.disown(facts_of("a", 10, "1" * 32))
     assert not await shelf.cache.has("a")
     assert (shelf.gone, shelf.cache.used) == (["a"], 0)
+
+
+async def test_room_is_found_again_after_files_were_removed_by_somebody_else(shelf: Shelf) -> None:
+    """An owner may clear the cache by hand: what is counted then is not there."""
+    for name in ("a", "b", "c"):
+        assert await shelf.put(name)
+    for name in ("a", "b", "c"):
+        shelf.path(name).unlink()
+    assert await shelf.put("d")
+    assert shelf.cache.used == 30 * KB + FACTS
+
+
+async def test_a_clip_that_a_killed_process_told_nobody_of_is_evicted_in_the_end(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as killed:
+        killed.setattr(Shared, "added", lambda *_: None)
+        for name in ("a", "b", "c"):
+            assert await shelf.put(name)
+    assert await shelf.put("d")
+    assert shelf.cache.used <= BUDGET
+
+
+async def test_a_janitor_that_fails_unexpectedly_goes_on(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds the lock for as long as its process lives, so nobody else would make room."""
+    failed = []
+
+    def fail(*_: object) -> int:
+        failed.append(1)
+        monkeypatch.undo()
+        raise MemoryError
+
+    for name in ("a", "b", "c"):
+        assert await shelf.put(name)
+    monkeypatch.setattr(cached_files.CachedFiles, "evict", fail)
+    assert await shelf.put("d")
+    assert failed
+    assert shelf.cache.used <= BUDGET
+
+
+async def test_cached_files_are_gone_through_by_one_process_whether_or_not_it_is_the_janitor(
+    tmp_path: Path, threads: ThreadPoolExecutor
+) -> None:
+    async def seen(shelf: Shelf) -> int:
+        return sum([len(batch) async for batch in shelf.cache.batches(10)])
+
+    async with shelf_of(tmp_path, threads) as one:
+        async with shelf_of(tmp_path, threads, looked_through=False) as two:
+            await one.put("a")
+            assert one.cache.janitor.is_leader
+            assert (await seen(two), await seen(one), await seen(two)) == (1, 0, 1)
+        assert await seen(one) == 1
