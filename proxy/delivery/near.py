@@ -96,16 +96,27 @@ class Near:
         if facts.length == 0 or found.info.altered or not meant:
             file.release()
             return None
-        if keys.META_ETAG not in found.info.metadata and not await self._is_whole(file):
-            file.release()
-            return None
+        if keys.META_ETAG not in found.info.metadata:
+            try:
+                whole = await self._is_whole(file)
+            except BaseException:
+                file.release()
+                raise
+            if not whole:
+                file.release()
+                return None
         self._ownership.adopted(row, facts)
         return file
 
     @staticmethod
     async def _is_whole(file: OpenFile) -> bool:
         """Whether what somebody else has put there is a clip, and not the beginning of one."""
-        return await asyncio.to_thread(boxes.is_whole_file, file.fd, file.facts.length)
+        file.acquire()  # whoever asked may leave while a thread is reading
+        looking = asyncio.ensure_future(
+            asyncio.to_thread(boxes.is_whole_file, file.fd, file.facts.length)
+        )
+        looking.add_done_callback(lambda _: file.release())
+        return await asyncio.shield(looking)
 
     def doubt(self, request_id: str) -> None:
         """A clip's open file was not what it should be: look at what is there at the next view."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import itertools
+import os
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
 from pathlib import Path
@@ -139,8 +140,13 @@ class DiskCache:
 
     async def open(self, request_id: str) -> OpenFile | None:
         """Open a cached clip and count it as used; the caller owns the result."""
+        loop = asyncio.get_running_loop()
+        opening = loop.run_in_executor(self._executor, self._files.open, request_id)
         try:
-            found = await self._in_thread(lambda: self._files.open(request_id))
+            found = await asyncio.shield(opening)
+        except asyncio.CancelledError:  # a viewer who left
+            opening.add_done_callback(_close_found)
+            raise
         except OSError as error:  # too many open files, say: the clip itself may be as good as ever
             log.warning("a cached clip cannot be opened", request_id=request_id, error=str(error))
             return None
@@ -279,3 +285,11 @@ class DiskCache:
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, call)
+
+
+def _close_found(opening: asyncio.Future[tuple[int, ClipFacts] | None]) -> None:
+    """Close what a look-up that nobody waits for any more has opened."""
+    if not opening.cancelled() and opening.exception() is None:
+        found = opening.result()
+        if found is not None:
+            os.close(found[0])

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import hashlib
 import os
+import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -401,6 +402,38 @@ async def test_an_error_that_says_nothing_of_the_clip_does_not_evict_it(
         patch.setattr(os, "open", too_many_open_files)
         assert await shelf.cache.open("a") is None
     assert await shelf.read("a") == b"a" * 10 * KB
+
+
+async def test_who_leaves_while_a_clip_is_being_opened_leaves_nothing_open(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await shelf.put("a", 10 * KB)
+    path, real, go_on = shelf.path("a"), trailer.read_trailer, threading.Event()
+
+    def slowly(fd: int) -> trailer.Trailer | None:
+        go_on.wait(10)
+        return real(fd)
+
+    async def is_open() -> bool:
+        return any(_leads_to(link, path) for link in Path("/proc/self/fd").iterdir())
+
+    async def is_closed() -> bool:
+        return not await is_open()
+
+    monkeypatch.setattr(cached_files, "read_trailer", slowly)
+    opening = asyncio.create_task(shelf.cache.open("a"))
+    await wait_for(is_open)
+    opening.cancel()
+    await asyncio.wait({opening})
+    go_on.set()
+    await wait_for(is_closed)
+
+
+def _leads_to(link: Path, path: Path) -> bool:
+    try:
+        return link.readlink() == path
+    except FileNotFoundError:  # the listing's own
+        return False
 
 
 async def test_a_clip_that_comes_back_while_it_is_forgotten_is_whole_or_not_there(
