@@ -97,6 +97,8 @@ class Placing:
         link_or_copy(self._source, temp, may_link=not _belongs_to_another(self._source, record))
         fd = os.open(temp, os.O_RDWR | os.O_CLOEXEC)
         try:
+            if not record.describes(os.fstat(fd)):  # the clip was cleared away, and is filled anew
+                raise OSError(errno.EIO, "another file by now", str(self._source))
             attached = self._files.use_xattrs and write_attribute(fd, record)
             if not attached:
                 remove_attribute(fd)

@@ -14,7 +14,7 @@ import pytest_asyncio
 
 from proxy.errors import BucketError, BucketRefused, BucketUnavailable, ObjectConflict
 from proxy.settings import Settings
-from proxy.storage import durable, object_record
+from proxy.storage import directory_commit, durable, object_record
 from proxy.storage.bucket import NewObject, ObjectInfo
 from proxy.storage.directory import DirectoryBucket
 from proxy.storage.opening import open_bucket
@@ -300,3 +300,20 @@ def test_a_record_that_is_no_json_is_no_record(tmp_path: Path, source: Path) -> 
         sidecar.write_bytes(text)
         with source.open("rb") as file:
             assert object_record.read_record(file.fileno(), sidecar) is None
+
+
+async def test_a_file_that_takes_the_name_of_the_one_that_is_committed_never_becomes_visible(
+    bucket: DirectoryBucket, tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = durable.link_or_copy
+
+    def link_or_copy(path: Path, *more: Any, **named: Any) -> None:
+        path.unlink()
+        path.write_bytes(DATA[:100])
+        real(path, *more, **named)
+
+    monkeypatch.setattr(directory_commit, "link_or_copy", link_or_copy)
+    with pytest.raises(BucketUnavailable):
+        await put(bucket, source)
+    assert await bucket.head(KEY) is None
+    assert source.stat().st_nlink == 1
