@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import structlog
+
 from proxy.records import ClipFacts
 from proxy.storage import spool_file
 from proxy.storage.facts_file import StoredFacts, read_facts
@@ -27,6 +29,8 @@ _BESIDE_FOR: Final = 60.0
 """Seconds for which what is said beside no file may be about to be said of one."""
 _EMPTY: Final = ".empty"
 """Ending of a file that is about to take the place of one of no use."""
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,25 +69,35 @@ def find_leftovers(spool_dir: Path, *, quiet_for: float = 0.0) -> Leftovers:
     for path in sorted(spool_dir.glob("*.part"), key=_written_at):
         if _written_at(path) > now - quiet_for:
             continue
-        fd = spool_file.lock_existing(path)
-        if fd is None:
-            continue
-        said = read_facts(path.with_suffix(".json"))
-        clip = _whole(path, fd, said)
-        if clip is not None:
-            older = newest.pop(clip.facts.request_id, None)
-            if older is not None:
-                _close(older.fd, older.path)
-            newest[clip.facts.request_id] = clip
-        elif said is not None and _is_begun(fd, said, now):
-            found.begun.append(path)
-            os.close(fd)
-        else:
-            _empty(fd, path)
-            found.useless.append(path)
+        try:
+            fd = spool_file.lock_existing(path)
+            if fd is not None:
+                _sort(fd, path, now, found, newest)
+        except OSError as error:  # of this file alone, or of a disk that is full: clips are served
+            log.warning("what a process left cannot be looked at", path=path, error=str(error))
     found.whole = list(newest.values())
     _clear_beside(spool_dir, now)
     return found
+
+
+def _sort(fd: int, path: Path, now: float, found: Leftovers, newest: dict[str, FoundClip]) -> None:
+    """Put one file where it belongs; its descriptor is a whole clip's from then on, or closed."""
+    said, clip = read_facts(path.with_suffix(".json")), None
+    try:
+        clip = _whole(path, fd, said)
+        if clip is None and said is not None and _is_begun(fd, said, now):
+            found.begun.append(path)
+        elif clip is None:
+            found.useless.append(path)
+            _empty(fd, path)
+    finally:
+        if clip is None:
+            os.close(fd)
+    if clip is not None:
+        older = newest.pop(clip.facts.request_id, None)
+        newest[clip.facts.request_id] = clip
+        if older is not None:
+            _close(older.fd, older.path)
 
 
 def _written_at(path: Path) -> float:
@@ -109,8 +123,11 @@ def _whole(path: Path, fd: int, said: StoredFacts | None) -> FoundClip | None:
 def _holds(fd: int, said: StoredFacts) -> bool:
     if spool_file.look(fd).size != said.facts.length:
         return False
-    with open(fd, "rb", closefd=False) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() == said.sha256
+    try:
+        with open(fd, "rb", closefd=False) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == said.sha256
+    except OSError:  # a disk that has lost some of it
+        return False
 
 
 def _is_begun(fd: int, said: StoredFacts, now: float) -> bool:
@@ -143,7 +160,6 @@ def _empty(fd: int, path: Path) -> None:
     empty = path.with_name(f"{path.name}{_EMPTY}")
     empty.touch(mode=0o600)
     empty.replace(path)
-    os.close(fd)
 
 
 def _close(fd: int, path: Path) -> None:

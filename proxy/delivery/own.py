@@ -224,16 +224,24 @@ class Ownership:
         )
         asked = set(unfinished)
         while True:
-            useless = left.useless
-            await self._shelf.in_thread(partial(forget, useless))
-            await asyncio.sleep(_LOOK_EVERY)
-            left = await self._take_up(_QUIET_FOR)
+            left = await self._look_again(left.useless)
             if left.whole:
                 log.info("clips of a process that ended are kept here", count=len(left.whole))
                 self.storing.retry_now()
             unfinished = [id_of(path) for path in (*left.begun, *left.useless)]
             await self._have_mirrored([name for name in unfinished if name not in asked])
             asked = set(unfinished)
+
+    async def _look_again(self, useless: list[Path]) -> Leftovers:
+        """Forget what has been seen to, and look after a while; a failing disk costs one look."""
+        try:
+            await self._shelf.in_thread(partial(forget, useless))
+            await asyncio.sleep(_LOOK_EVERY)
+            return await self._take_up(_QUIET_FOR)
+        except OSError as error:
+            log.warning("cannot look for what processes left", error=str(error))
+            await asyncio.sleep(_LOOK_EVERY)
+            return Leftovers()
 
     async def _have_mirrored(self, request_ids: list[str]) -> None:
         """Let jobs bring in what was on its way, viewers or no viewers.

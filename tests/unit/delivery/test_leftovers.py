@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -264,3 +267,42 @@ def test_what_is_left_of_an_id_that_means_another_clip_is_forgotten(tmp_path: Pa
     begin(tmp_path, "ab.1", b"12345")
     forget_clip(tmp_path, "a")
     assert names(tmp_path) == ["ab.1.json", "ab.1.part"]
+
+
+def fails_with(number: int) -> Callable[..., Any]:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.parametrize("where", ["touch", "replace"])
+def test_a_disk_that_is_full_hides_nothing_but_what_is_of_no_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    keep(tmp_path, "a.1", b"ftyp changed", sha256="0" * 64, age=5)
+    keep(tmp_path, "b.1", b"ftyp whole")
+    before = open_files()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, where, fails_with(errno.ENOSPC))
+        left = find_leftovers(tmp_path)
+    assert [path.name for path in left.useless] == ["a.1.part"]
+    assert close(left) == ["b"]
+    assert open_files() == before
+    again = find_leftovers(tmp_path)
+    assert close(again) == ["b"]
+    assert (tmp_path / "a.1.part").read_bytes() == b""
+
+
+def test_a_clip_that_the_disk_cannot_read_any_more_is_of_no_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep(tmp_path, "a.1", b"ftyp whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(hashlib, "file_digest", fails_with(errno.EIO))
+        left = find_leftovers(tmp_path)
+    assert ([path.name for path in left.useless], left.whole) == (["a.1.part"], [])
