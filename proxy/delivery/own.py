@@ -142,7 +142,13 @@ class Ownership:
 
     async def _cache(self, filled: Filled, file: OpenFile) -> None:
         """A clip that came from the bucket: nothing to commit, only to keep near."""
-        sha256 = filled.sha256 or (await filled.spool.digest()).hexdigest()
+        try:
+            sha256 = filled.sha256 or (await filled.spool.digest()).hexdigest()
+        except FirstviewError:  # the disk cannot read what it was given
+            filled.reservation.release()
+            await filled.spool.remove()
+            file.release()
+            raise
         if await self._shelf.place(filled.spool.path, file, sha256, filled.reservation):
             self._ledger.in_bucket(filled.source.row, filled.facts, sha256)
 

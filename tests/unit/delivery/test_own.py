@@ -22,9 +22,9 @@ from proxy.delivery.flights import Flight
 from proxy.delivery.identity import etag_of
 from proxy.delivery.own import Ownership
 from proxy.delivery.owner import Filled
-from proxy.delivery.sources import UpstreamSource
+from proxy.delivery.sources import BucketSource, UpstreamSource
 from proxy.delivery.spool import Spool
-from proxy.errors import BucketUnavailable, CatalogUnavailable, ObjectConflict
+from proxy.errors import BucketUnavailable, CatalogUnavailable, DiskExhausted, ObjectConflict
 from proxy.records import BodyHead, ClipFacts, Generation, Status
 from proxy.storage.disk_cache import DiskCache
 from proxy.storage.open_files import OpenFiles
@@ -352,6 +352,38 @@ async def test_a_cache_that_refuses_the_file_costs_only_the_copy(
         await emptied(owner)
         assert stage.rows.marked == 1
         assert (stage.disk.used, stage.spooled()) == (0, [])
+
+
+async def test_a_clip_from_the_bucket_that_cannot_be_hashed_leaves_nothing_spoken_for(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(_: Spool) -> None:
+        raise DiskExhausted
+
+    monkeypatch.setattr(Spool, "digest", fail)
+    async with stage.running() as owner:
+        source = BucketSource(cast("Any", stage.bucket), "clip", None, lambda _: True)
+        facts = ClipFacts(
+            request_id="clip", length=len(DATA), etag=etag_of("clip", 1), last_modified=WHEN
+        )
+        reservation = await stage.disk.reserve(len(DATA))
+        assert reservation is not None
+        spool = await Spool.claim(stage.spool_dir / "clip.x.part", stage.threads)
+        await spool.append(DATA)
+        filled = Filled(
+            flight=Flight("clip", (source,), by_range=False),
+            source=source,
+            facts=facts,
+            head=BodyHead(start=0, stop=len(DATA), total=len(DATA)),
+            spool=spool,
+            sha256=None,
+            reservation=reservation,
+            upload=None,
+        )
+        with pytest.raises(DiskExhausted):
+            await owner.take(filled)
+        assert (stage.disk.used, stage.spooled()) == (0, [])
+        spool.release()
 
 
 async def test_a_process_that_ends_leaves_its_clips_to_the_next(stage: Stage) -> None:
