@@ -97,7 +97,7 @@ class Spool(Tail):
         self._wake()
 
     def _write(self, chunk: bytes | memoryview) -> None:
-        if self._beside is not None:
+        if self._beside is not None and self._named:  # or it would be said of the name's next file
             self._write_beside(*self._beside)
         with disk_errors():
             view, offset = memoryview(chunk), self.mark.written

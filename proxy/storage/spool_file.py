@@ -56,13 +56,21 @@ def open_shared(path: Path) -> tuple[int, bool]:
             if not locked:
                 return fd, False
             if is_named(fd, path):
-                if look(fd).given_up:
-                    os.fchmod(fd, _GROWING)
+                _begin(fd, path)
                 return fd, True
         except BaseException:
             os.close(fd)
             raise
         os.close(fd)
+
+
+def _begin(fd: int, path: Path) -> None:
+    """Let nothing be true of the file any more that was said by a process which ended."""
+    found = look(fd)
+    if found.given_up:
+        os.fchmod(fd, _GROWING)
+    if not found.size:  # a new file may have the inode of the one that it was said of
+        path.with_suffix(".json").unlink(missing_ok=True)
 
 
 def lock_existing(path: Path) -> int | None:

@@ -18,6 +18,7 @@ from proxy.delivery.spool import Spool
 from proxy.errors import DiskExhausted
 from proxy.records import BodyHead, ClipFacts
 from proxy.storage import spool_file
+from proxy.storage.facts_file import Growth, write_facts
 
 FACTS = ClipFacts(
     request_id="clip", length=10, etag="e" * 32, last_modified=datetime(2026, 1, 1, tzinfo=UTC)
@@ -204,3 +205,32 @@ async def test_a_file_whose_process_ended_having_given_it_up_can_be_filled_by_th
     assert second.filling
     assert not spool_file.look(second.fd).given_up
     second.release()
+
+
+async def test_what_is_said_of_a_file_that_lost_its_name_is_not_said_of_the_next(
+    tmp_path: Path, executor: ThreadPoolExecutor
+) -> None:
+    path = tmp_path / "clip.part"
+    first = await Spool.claim(path, executor)
+    first.describe(FACTS, HEAD)
+    await first.remove()  # the id was pointed elsewhere
+    second = await Spool.claim(path, executor)
+    second.describe(FACTS, HEAD)
+    await second.append(b"12345")
+    await first.append(b"12345")
+    assert await second.beside() is not None
+    for spool in (first, second):
+        spool.release()
+
+
+async def test_what_was_said_of_an_earlier_file_is_not_believed_of_a_new_one_with_its_inode(
+    tmp_path: Path, executor: ThreadPoolExecutor
+) -> None:
+    path = tmp_path / "clip.part"
+    path.touch()
+    growth = Growth(inode=path.stat().st_ino, boot="boot", head=HEAD)
+    await asyncio.to_thread(write_facts, path.with_suffix(".json"), FACTS, growth=growth)
+    spool = await Spool.claim(path, executor)
+    await spool.append(b"12345")  # of a source that does not tell the clip's length
+    assert await spool.beside() is None
+    spool.release()
