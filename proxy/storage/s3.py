@@ -22,6 +22,7 @@ from proxy.storage import keys
 from proxy.storage.bucket import LocalObject, NewObject, ObjectInfo
 from proxy.storage.disk_threads import Disk
 from proxy.storage.http import HttpClient, HttpStream, new_session
+from proxy.storage.presign import Presigner
 from proxy.storage.s3_calls import S3Calls
 from proxy.storage.s3_client import open_client
 from proxy.storage.upload import S3Upload
@@ -53,10 +54,11 @@ class S3Bucket:
             if session is None:
                 session = await stack.enter_async_context(new_session())
             try:
-                client = await stack.enter_async_context(open_client(settings))
+                client, credentials = await stack.enter_async_context(open_client(settings))
             except ValueError as error:  # botocore's word for an endpoint that is no URL
                 raise BucketRefused(f"no S3 client can be made: {error}") from error
-            calls = S3Calls(client, HttpClient(session, settings), name, settings)
+            signer = Presigner(client, credentials, name)
+            calls = S3Calls(client, signer, HttpClient(session, settings), name, settings)
             return cls(name, calls, settings, stack.pop_all())
 
     @property

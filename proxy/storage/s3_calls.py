@@ -25,6 +25,7 @@ from proxy.storage import keys
 from proxy.storage.bucket import NewObject, ObjectInfo
 from proxy.storage.file_slice import FileSlice
 from proxy.storage.http import Headers, HttpClient, HttpStream, body_head, http_date
+from proxy.storage.presign import Presigner
 from proxy.storage.retrying import with_retries
 from proxy.storage.s3_client import mapped_errors
 from proxy.storage.s3_errors import BucketBusy, UploadGone
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
     from types_aiobotocore_s3.client import S3Client
     from types_aiobotocore_s3.type_defs import CompletedPartTypeDef
 
-EXPIRES = 900
-"""Seconds that a presigned URL is good for; only the start of a request counts."""
 T = TypeVar("T")
 _R2 = ".r2.cloudflarestorage.com"
 
@@ -60,9 +59,17 @@ class SentPart:
 class S3Calls:
     """One bucket of one store."""
 
-    def __init__(self, client: S3Client, http: HttpClient, bucket: str, settings: Settings) -> None:
+    def __init__(
+        self,
+        client: S3Client,
+        signer: Presigner,
+        http: HttpClient,
+        bucket: str,
+        settings: Settings,
+    ) -> None:
         """Take the clients for control and for bytes, which stay the caller's."""
         self._client = client
+        self._signer = signer
         self._http = http
         self._bucket = bucket
         self._attempts = settings.bucket_attempts
@@ -97,9 +104,7 @@ class S3Calls:
             headers["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
 
         async def once() -> HttpStream:
-            url = await self._presign(
-                "get_object", {"Key": key}, {"Range": "Range", "If-Match": "IfMatch"}, headers
-            )
+            url = await self._signer.read(key, headers)
             reply = await self._http.get(url, headers)
             try:
                 return HttpStream(reply, body_head(reply, start, stop), self._http.stall)
@@ -123,7 +128,7 @@ class S3Calls:
         params: dict[str, Any] = {"Key": new.key, "Metadata": metadata}
 
         async def once() -> Headers:
-            url = await self._presign("put_object", params, from_headers, headers)
+            url = await self._signer.sign("put_object", params, from_headers, headers)
             fields = {f"x-amz-meta-{name}": value for name, value in metadata.items()}
             return await self._http.put(url, headers | fields, body)
 
@@ -138,7 +143,7 @@ class S3Calls:
             headers = {"Content-MD5": _base64(md5)}
 
             async def once() -> Headers:
-                url = await self._presign(
+                url = await self._signer.sign(
                     "upload_part", params, {"Content-MD5": "ContentMD5"}, headers
                 )
                 return await self._http.put(url, headers, body)
@@ -247,20 +252,6 @@ class S3Calls:
                 return await ask()
 
         return await with_retries(once, self._attempts, on=BucketBusy)
-
-    async def _presign(
-        self,
-        operation: str,
-        params: Mapping[str, Any],
-        names: Mapping[str, str],
-        headers: Mapping[str, str],
-    ) -> str:
-        """Sign a URL locally; `names` says which parameter makes botocore sign which field."""
-        signed = {names[name]: value for name, value in headers.items()}
-        with mapped_errors("signing"):
-            return await self._client.generate_presigned_url(
-                operation, {"Bucket": self._bucket, **params, **signed}, ExpiresIn=EXPIRES
-            )
 
 
 def _condition(new: NewObject) -> dict[str, str]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import urlsplit
 
 from aiobotocore.config import AioConfig
+from aiobotocore.credentials import AioCredentials
 from aiobotocore.session import AioSession, get_session
 from botocore import exceptions as boto
 from botocore.loaders import Loader
@@ -104,8 +105,13 @@ class _Lean(Loader):
 
 
 @contextlib.asynccontextmanager
-async def open_client(settings: Settings) -> AsyncIterator[S3Client]:
-    """Make the one long-lived client. Endpoint and credentials come as with every AWS tool."""
+async def open_client(
+    settings: Settings,
+) -> AsyncIterator[tuple[S3Client, AioCredentials | None]]:
+    """Make the one long-lived client. Endpoint and credentials come as with every AWS tool.
+
+    The credentials are those that the client signs with; they refresh themselves.
+    """
     session = get_session()
     with mapped_errors("being opened"):
         # Reads the files in ~/.aws, once and in a thread.
@@ -113,10 +119,10 @@ async def open_client(settings: Settings) -> AsyncIterator[S3Client]:
         async with _create(session, settings, None) as client:
             host = urlsplit(client.meta.endpoint_url).hostname or ""
             if not host.endswith(_VIRTUAL_HOSTED):
-                yield client
+                yield client, await session.get_credentials()
                 return
         async with _create(session, settings, "virtual") as client:
-            yield client
+            yield client, await session.get_credentials()
 
 
 def _prepare(session: AioSession) -> None:
