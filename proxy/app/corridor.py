@@ -61,7 +61,7 @@ async def open_corridor(places: Places, grace: Grace) -> AsyncIterator[Corridor]
         )
         await ownership.load()
         stack.push_async_callback(lambda: ownership.close(grace.left))
-        near = Near(places.bucket, places.disk, places.files, ownership)
+        near = Near(places.bucket, places.disk, places.files, ownership, places.executor)
         claims = Claims(
             settings,
             spool_dir=places.spool_dir,

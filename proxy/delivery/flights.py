@@ -51,6 +51,7 @@ class Flight:
         self.task: asyncio.Task[None] | None = None
         self._holders = 1
         self._ready: asyncio.Future[ClipFacts] = asyncio.get_running_loop().create_future()
+        self._waiters: list[asyncio.Future[None]] = []
 
     @property
     def is_ready(self) -> bool:
@@ -68,13 +69,18 @@ class Flight:
         Afterwards `spool` is set, or None if there is no room for the clip and it has to be
         streamed through from `source`. Raises what made the fill fail before its first byte.
         """
-        return await asyncio.shield(self._ready)
+        if not self._ready.done():
+            waiter = asyncio.get_running_loop().create_future()  # a shield takes one more turn
+            self._waiters.append(waiter)
+            await waiter
+        return self._ready.result()
 
     def land(self, facts: ClipFacts) -> None:
         """Let the waiting viewers begin."""
         self.facts = facts
         if not self._ready.done():
             self._ready.set_result(facts)
+            self._wake()
 
     def fail(self, error: FirstviewError) -> None:
         """Tell the waiting viewers, and those who are reading."""
@@ -82,8 +88,15 @@ class Flight:
         if not self._ready.done():
             self._ready.set_exception(error)
             self._ready.exception()  # a flight without viewers has nobody to retrieve it
+            self._wake()
         if self.spool is not None:
             self.spool.fail(error)
+
+    def _wake(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
     def board(self, spool: Tail) -> None:
         """Keep the file that viewers read from, open until the last of them is gone."""

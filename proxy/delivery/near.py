@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from concurrent.futures import Executor
 
 from proxy.delivery import identity
 from proxy.delivery.own import Ownership
 from proxy.media import boxes
-from proxy.records import ClipFacts, Generation
+from proxy.records import ClipFacts, Generation, Status
 from proxy.storage import keys
 from proxy.storage.bucket import Bucket
 from proxy.storage.disk_cache import DiskCache
@@ -24,9 +25,15 @@ class Near:
     """The places of this machine. Whoever is given a file by `open` releases it."""
 
     def __init__(
-        self, bucket: Bucket, disk: DiskCache, files: OpenFiles, ownership: Ownership
+        self,
+        bucket: Bucket,
+        disk: DiskCache,
+        files: OpenFiles,
+        ownership: Ownership,
+        executor: Executor,
     ) -> None:
-        """Take the places."""
+        """Take the places, and threads to look into them."""
+        self._executor = executor
         self._bucket = bucket
         self._disk = disk
         self._files = files
@@ -45,7 +52,23 @@ class Near:
 
     async def has(self, request_id: str) -> bool:
         """Whether a whole clip seems to be here."""
-        return self.present(request_id) is not None or await self._disk.has(request_id)
+        return self.present(request_id) is not None or await self.glance(request_id)
+
+    def glance(self, request_id: str) -> asyncio.Future[bool]:
+        """Begin to see whether a file of that name is in its last place, as `seems_here` does."""
+        loop = asyncio.get_running_loop()
+        return loop.run_in_executor(self._executor, self.seems_here, request_id)
+
+    def is_surely_fetched(self, row: Generation | None) -> bool:
+        """Whether a clip that was not seen here may be fetched without opening its places again.
+
+        Whoever fetches it looks again, with its lock in hand. Not one that a local bucket should
+        have: no source could be left to fetch it from.
+        """
+        if row is None:
+            return False
+        stored_elsewhere = row.status is Status.STORED and not self._bucket.is_local
+        return row.status is Status.AVAILABLE or stored_elsewhere
 
     def seems_here(self, request_id: str) -> bool:
         """Whether a file of that name is in its last place, whatever it holds. Blocks."""

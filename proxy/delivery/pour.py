@@ -45,9 +45,6 @@ _SMALLEST = 64 * 1024
 _ALL_BUFFERS = 32 * 1024 * 1024
 """Bytes that the buffers of all fills have together, about: many fills have smaller ones each."""
 
-_TURNS_TO_VIEWERS = 2
-"""Turns of the loop after which whoever waits for a clip has been told and has sent its head: it
-does not wait until the first bytes have been moved."""
 _KEPT_PAIRS = 8
 """Pairs of the largest buffers that are kept for the next fill: new memory costs a fault a page."""
 
@@ -119,8 +116,7 @@ class Pouring:
         if upload is not None:
             unowned.callback(self._owner.abandon, upload)
         flight.land(facts)
-        for _ in range(_TURNS_TO_VIEWERS):
-            await asyncio.sleep(0)
+        await asyncio.sleep(0)  # whoever waits sends its head before the first bytes are moved
         return upload
 
     async def _read_all(

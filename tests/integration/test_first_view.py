@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from unittest.mock import AsyncMock
 
 import pytest
 
-from proxy.records import Registration
+from proxy.delivery.near import Near
+from proxy.records import Registration, Status
 from proxy.storage import keys
 from tests.fakes.fal import Behaviour, Clip, FakeFal, make_clip
 from tests.fixtures.looking import in_bucket, metric, objects, path_of, viewers
@@ -69,6 +73,37 @@ async def test_the_second_view_does_not_touch_upstream(origin: Origin) -> None:
     assert response.headers["Cache-Status"] == "firstview; hit; detail=bucket"
     assert row.content_length == len(data)
     assert origin.leftovers() == []
+
+
+@pytest.mark.parametrize("status", [Status.STORED, Status.AVAILABLE])
+async def test_a_clip_that_arrives_while_the_catalog_is_asked_is_not_fetched_again(
+    origin: Origin, status: Status, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its places were glanced at a moment too early, when it was nowhere yet."""
+    data = make_clip(MIB, 2)
+    await origin.clip("late", data)
+    await origin.get("late")
+    row = await origin.stored("late")
+    monkeypatch.setattr(Near, "seems_here", too_early(Near.seems_here))
+    monkeypatch.setattr(
+        origin.app.generations, "get", AsyncMock(return_value=replace(row, status=status))
+    )
+    origin.app.locator.doubt("late")
+    origin.app.locator.refresh("late")
+    _, again = await origin.get("late")
+    assert again == data
+    assert origin.gets("late") == 1
+
+
+def too_early(look: Callable[[Near, str], bool]) -> Callable[[Near, str], bool]:
+    """Make the first look find nothing."""
+    looked: list[str] = []
+
+    def seems_here(near: Near, request_id: str) -> bool:
+        looked.append(request_id)
+        return len(looked) > 1 and look(near, request_id)
+
+    return seems_here
 
 
 async def test_500_viewers_of_one_cold_clip_cause_one_fetch_and_one_commit(origin: Origin) -> None:
