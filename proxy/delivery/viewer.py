@@ -18,8 +18,11 @@ from collections.abc import Callable
 
 from proxy.errors import FirstviewError, ViewerLeft, ViewerStalled
 
-_MOST_AT_ONCE = 4 * 1024 * 1024
-"""Bytes handed to the kernel per call: more would hold the loop for everyone else."""
+_FIRST = 256 * 1024
+"""Bytes of a file that go to the kernel in a reply's first call."""
+_PIECE = 64 * 1024
+"""Bytes in each call after that. More of them would only wait in the connection's queue, and long
+queues are dear: 1 MiB ranges took 420 us of CPU with 4 MiB at once, 225 with 64 KiB."""
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
@@ -54,14 +57,14 @@ class ViewerSocket:
         self.sent += count
         return count
 
-    def offer_file(self, fd: int, start: int, stop: int) -> int:
+    def offer_file(self, fd: int, start: int, stop: int, most: int = _FIRST) -> int:
         """Send of a file's bytes `start` up to `stop` what the kernel takes at once.
 
-        Returns how many bytes that were; never more than the loop has time for. Raises
-        ViewerLeft, FirstviewError if the file does not have them.
+        Returns how many bytes that were; never more than `most`. Raises ViewerLeft, FirstviewError
+        if the file does not have them.
         """
         try:
-            count = os.sendfile(self._fd, fd, start, min(stop - start, _MOST_AT_ONCE))
+            count = os.sendfile(self._fd, fd, start, min(stop - start, most))
         except BlockingIOError:
             return 0
         except OSError as error:
@@ -83,13 +86,17 @@ class ViewerSocket:
 
         await self._drive(pump)
 
-    async def send_file(self, fd: int, start: int, stop: int) -> None:
-        """Send bytes `start` up to `stop` of a file that has them all. Raises as `offer_file`."""
-        position = start
+    async def send_file(self, fd: int, start: int, stop: int, *, begun: bool = False) -> None:
+        """Send bytes `start` up to `stop` of a file that has them all. Raises as `offer_file`.
+
+        `begun`: a first piece was offered already.
+        """
+        position, most = start, _PIECE if begun else _FIRST
 
         def pump() -> bool:
-            nonlocal position
-            position += self.offer_file(fd, position, stop)
+            nonlocal position, most
+            position += self.offer_file(fd, position, stop, most)
+            most = _PIECE
             return position >= stop
 
         if start < stop:

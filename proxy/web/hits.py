@@ -98,7 +98,7 @@ class Hits:
         try:
             if head:
                 await viewer.send(head, more=span.start < span.stop)
-            await viewer.send_file(hit.file.fd, span.start, span.stop)
+            await viewer.send_file(hit.file.fd, span.start, span.stop, begun=True)
             self._metrics.replies(hit.status, hit.file.tier).value += 1
         except FirstviewError as error:
             self._break_off(hit, error)

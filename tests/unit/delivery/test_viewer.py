@@ -17,7 +17,8 @@ async def test_a_viewer_who_always_has_room_does_not_hold_the_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     piece, pieces = 1000, 20  # all of it fits into the socket's buffer: the kernel never says wait
-    monkeypatch.setattr(module, "_MOST_AT_ONCE", piece)
+    monkeypatch.setattr(module, "_FIRST", piece)
+    monkeypatch.setattr(module, "_PIECE", piece)
     path = tmp_path / "clip"
     path.write_bytes(b"x" * piece * pieces)
     near, far = socket.socketpair()
