@@ -296,7 +296,7 @@ class Settings(BaseSettings):
     )
     open_files: int = _setting(
         8192,
-        "Descriptors of clips kept open between requests; at most a quarter of the process's own.",
+        "Descriptors of clips kept open between requests; at most half of the process's own.",
         ge=1,
     )
     facts_ttl: Seconds = _setting(

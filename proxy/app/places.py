@@ -32,7 +32,7 @@ from proxy.storage.shared import Shared
 from proxy.telemetry.metrics import Metrics
 from proxy.upstream.fetch import Upstream
 
-_SHARE = 4
+_SHARE = 2
 """Clips that are kept open take no more than one of so many descriptors from viewers."""
 _DISK_THREADS = 8
 
