@@ -22,13 +22,11 @@ from proxy.settings import Settings
 from proxy.supervisor.backoff import Deaths
 from proxy.supervisor.crew import Crew
 from proxy.supervisor.sockets import Sockets
-from proxy.supervisor.worker import Worker, how_it_ended
+from proxy.supervisor.worker import PULSES, Worker, how_it_ended
 from proxy.telemetry.metrics import Metrics
 
 _MARGIN: Final = 20.0
 """Seconds beyond the drain timeout after which a worker that is to stop is killed."""
-_PULSES: Final = 4
-"""How often each worker is asked for a sign of life within the time that it has for one."""
 
 log = structlog.get_logger()
 
@@ -108,7 +106,7 @@ class Supervisor:
                 log.error("worker hangs: killed", worker=worker.number, pid=worker.pid)
                 worker.signal(signal.SIGKILL)
                 return
-            await asyncio.sleep(self._patience / _PULSES)
+            await asyncio.sleep(self._patience / PULSES)
 
     async def _fill(self, place: int) -> None:
         """Put somebody into a place, however long that takes."""

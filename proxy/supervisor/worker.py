@@ -30,8 +30,8 @@ LEAVE: Final = "leave"
 REPLACED: Final = "replaced"
 """What it is told: accept in another's place too; no longer; stop, there is time."""
 
-_PULSES: Final = 4
-"""How often it is asked for a sign of life before it is said to have none."""
+PULSES: Final = 4
+"""How often it is asked for a sign of life within the time that it has for one."""
 _START_TIMEOUT: Final = 120.0
 """Seconds from a process's start until it serves: a large disk cache, a slow catalog."""
 
@@ -119,9 +119,9 @@ class Worker:
         had no turn, that costs one of them, and not the worker's life.
         """
         assert self.channel is not None  # noqa: S101 - for mypy; nobody asks before `start`
-        for _ in range(_PULSES):
+        for _ in range(PULSES):
             try:
-                await self.channel.ask(PULSE, patience / _PULSES)
+                await self.channel.ask(PULSE, patience / PULSES)
             except TimeoutError:
                 continue
             except ConnectionError:
