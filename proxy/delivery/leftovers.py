@@ -9,7 +9,6 @@ here blocks.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Iterable
@@ -21,6 +20,7 @@ import structlog
 
 from proxy.records import ClipFacts
 from proxy.storage import spool_file
+from proxy.storage.durable import digest_of
 from proxy.storage.facts_file import StoredFacts, read_facts
 
 _BEGUN_FOR: Final = 3600.0
@@ -124,8 +124,7 @@ def _holds(fd: int, said: StoredFacts) -> bool:
     if spool_file.look(fd).size != said.facts.length:
         return False
     try:
-        with open(fd, "rb", closefd=False) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == said.sha256
+        return digest_of(fd, said.facts.length) == said.sha256
     except OSError:  # a disk that has lost some of it
         return False
 

@@ -24,12 +24,12 @@ from proxy.delivery.tail import Tail
 from proxy.errors import CorruptClip, DiskExhausted
 from proxy.records import BodyHead, ClipFacts
 from proxy.storage import spool_file
+from proxy.storage.durable import chunks_of
 from proxy.storage.facts_file import Growth, StoredFacts, read_facts, write_facts
 
 T = TypeVar("T")
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EMFILE}
-_REREAD = 512 * 1024
 
 
 @contextlib.contextmanager
@@ -167,15 +167,14 @@ class Spool(Tail):
             await self._in_thread(lambda: self._catch_up(written))
         return self._sha256.copy()
 
-    def _catch_up(self, written: int) -> None:
-        buffer = memoryview(bytearray(_REREAD))
-        while self._digested < written:
-            left = written - self._digested
-            with disk_errors():
-                count = os.preadv(self.fd, [buffer[:left]], self._digested)
-            if not count:
-                raise CorruptClip("the spool file was cut short")
-            self._digest(buffer[:count])
+    def _catch_up(self, size: int, each: Callable[[memoryview], None] | None = None) -> None:
+        with disk_errors():
+            for chunk in chunks_of(self.fd, self._digested, size):
+                if each is not None:
+                    each(chunk)
+                self._digest(chunk)
+        if self._digested < size:
+            raise CorruptClip("the spool file was cut short")
 
     # -- from one process to the next ---
 
@@ -219,29 +218,17 @@ class Spool(Tail):
         self.mark.verify()
         self._wake()
 
-    async def take_over(self, each: Callable[[bytes], None]) -> None:
+    async def take_over(self, each: Callable[[memoryview], None]) -> None:
         """Hash what an earlier filler has written, as if it came now; `each` sees all of it too.
 
-        Its lock has to be held. `each` runs in a thread, and may raise.
+        Its lock has to be held. `each` runs in a thread, and may raise; what it is given
+        holds until it returns.
         """
         self.filling = True
         size = self.size
-        await self._in_thread(lambda: self._hash(size, each))
+        await self._in_thread(lambda: self._catch_up(size, each))
         self.mark.take_over(size)
         self._wake()
-
-    def _hash(self, size: int, each: Callable[[bytes], None]) -> None:
-        position = 0
-        while position < size and (chunk := self._read(position, size)):
-            each(chunk)
-            self._digest(chunk)
-            position += len(chunk)
-        if position < size:
-            raise CorruptClip("the spool file was cut short")
-
-    def _read(self, position: int, size: int) -> bytes:
-        with disk_errors():
-            return os.pread(self.fd, min(_REREAD, size - position), position)
 
     async def knock(self) -> None:
         """Let the process that fills the clip know that it is watched here."""

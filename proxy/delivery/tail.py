@@ -15,8 +15,7 @@ import os
 
 from proxy.delivery.watermark import Watermark
 from proxy.errors import CorruptClip, FirstviewError
-
-_REREAD = 512 * 1024
+from proxy.storage.durable import hash_of
 
 
 class Tail:
@@ -108,11 +107,7 @@ class Tail:
 
 
 def _hash(fd: int, size: int) -> hashlib._Hash:
-    seen, position = hashlib.sha256(), 0
-    while position < size:
-        chunk = os.pread(fd, min(_REREAD, size - position), position)
-        if not chunk:
-            raise CorruptClip("the local file was cut short")
-        seen.update(chunk)
-        position += len(chunk)
+    seen = hash_of(fd, size)
+    if os.fstat(fd).st_size < size:
+        raise CorruptClip("the local file was cut short")
     return seen

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from proxy.errors import CorruptClip
 from proxy.storage.disk_threads import Disk
+from proxy.storage.durable import chunks_of
 
 CHUNK = 256 * 1024
 """Bytes of one slice in memory at once. Hundreds of slices may be on their way."""
-_HASH_CHUNK = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +48,11 @@ def _read(path: Path, offset: int, size: int) -> bytes:
 
 
 def _md5(path: Path, offset: int, size: int) -> bytes:
-    digest = hashlib.md5(usedforsecurity=False)
+    digest, left = hashlib.md5(usedforsecurity=False), size
     with path.open("rb", buffering=0) as file:
-        file.seek(offset)
-        left = size
-        while left:
-            chunk = file.read(min(_HASH_CHUNK, left))
-            if not chunk:
-                raise CorruptClip(f"the local file ends {left} bytes before it is whole")
+        for chunk in chunks_of(file.fileno(), offset, offset + size):
             digest.update(chunk)
             left -= len(chunk)
+    if left:
+        raise CorruptClip(f"the local file ends {left} bytes before it is whole")
     return digest.digest()

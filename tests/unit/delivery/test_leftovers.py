@@ -303,6 +303,6 @@ def test_a_clip_that_the_disk_cannot_read_any_more_is_of_no_use(
 ) -> None:
     keep(tmp_path, "a.1", b"ftyp whole")
     with monkeypatch.context() as patch:
-        patch.setattr(hashlib, "file_digest", fails_with(errno.EIO))
+        patch.setattr(os, "preadv", fails_with(errno.EIO))
         left = find_leftovers(tmp_path)
     assert ([path.name for path in left.useless], left.whole) == (["a.1.part"], [])

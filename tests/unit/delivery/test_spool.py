@@ -69,7 +69,7 @@ async def test_who_goes_on_with_a_clip_has_the_digest_of_all_of_it(
     assert spool_file.try_lock(follower.fd)
     seen: list[bytes] = []
     follower.expect_digest(md5=True)
-    await follower.take_over(seen.append)
+    await follower.take_over(lambda chunk: seen.append(bytes(chunk)))
     await follower.append(b"67890")
     assert follower.mark.readable == 9
     follower.verify()
