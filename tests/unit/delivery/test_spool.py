@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from proxy.delivery.spool import Spool
-from proxy.errors import DiskExhausted
+from proxy.errors import CorruptClip, DiskExhausted
 from proxy.records import BodyHead, ClipFacts
 from proxy.storage import spool_file
 from proxy.storage.facts_file import Growth, write_facts
@@ -78,6 +78,19 @@ async def test_who_goes_on_with_a_clip_has_the_digest_of_all_of_it(
     assert follower.md5 == hashlib.md5(b"1234567890").digest()
     assert path.read_bytes() == b"1234567890"
     follower.release()
+
+
+async def test_what_was_cut_short_on_the_disk_has_no_digest(
+    tmp_path: Path, executor: ThreadPoolExecutor
+) -> None:
+    spool = await Spool.claim(tmp_path / "clip.part", executor)
+    await spool.append(b"1234567890")
+    assert (await spool.proof(6)).digest() == hashlib.sha256(b"123456").digest()
+    os.truncate(spool.path, 5)
+    for hashing in (spool.digest(), spool.proof(6)):
+        with pytest.raises(CorruptClip):
+            await hashing
+    spool.release()
 
 
 async def test_a_new_fill_leaves_the_bytes_of_a_file_that_was_left_there_to_its_other_names(
