@@ -134,12 +134,7 @@ class Near:
     @staticmethod
     async def _is_whole(file: OpenFile) -> bool:
         """Whether what somebody else has put there is a clip, and not the beginning of one."""
-        file.acquire()  # whoever asked may leave while a thread is reading
-        looking = asyncio.ensure_future(
-            asyncio.to_thread(boxes.is_whole_file, file.fd, file.facts.length)
-        )
-        looking.add_done_callback(lambda _: file.release())
-        return await asyncio.shield(looking)
+        return await file.read(None, boxes.is_whole_file, file.facts.length)
 
     def doubt(self, request_id: str) -> None:
         """A clip's open file was not what it should be: look at what is there at the next view."""

@@ -17,6 +17,8 @@ import structlog
 
 from proxy.delivery.kept import Kept
 from proxy.errors import CorruptClip
+from proxy.media import mp4
+from proxy.records import MediaFacts
 from proxy.storage import spool_file
 from proxy.storage.disk_cache import DiskCache, Reservation
 from proxy.storage.durable import digest_of
@@ -58,15 +60,15 @@ class Shelf:
 
     async def digest(self, file: OpenFile) -> str:
         """Hex SHA-256 of a clip, from its file. Raises CorruptClip if that cannot be read."""
-        file.acquire()  # it may be discarded while a thread is reading it
-        loop = asyncio.get_running_loop()
-        hashing = loop.run_in_executor(self._behind, digest_of, file.fd, file.facts.length)
-        hashing.add_done_callback(lambda _: file.release())
         try:
-            return await asyncio.shield(hashing)
+            return await file.read(self._behind, digest_of, file.facts.length)
         except OSError as error:
             msg = f"the local file cannot be read: {error}"
             raise CorruptClip(msg) from error
+
+    async def describe(self, file: OpenFile) -> MediaFacts | None:
+        """What the mp4 says of itself, if it does. Raises OSError if it cannot be read."""
+        return await file.read(self._executor, mp4.describe_file, file.facts.length)
 
     async def settle(self, kept: Kept, *, linked: bool) -> None:
         """Give the file its last place: the disk cache, unless the bucket has `linked` it."""

@@ -23,7 +23,6 @@ from proxy.delivery.kept import Kept
 from proxy.delivery.ledger import Ledger, Superseded
 from proxy.delivery.shelf import Shelf
 from proxy.errors import CatalogError, CorruptClip, FirstviewError, ObjectConflict
-from proxy.media import mp4
 from proxy.records import ClipFacts, MediaFacts
 from proxy.settings import Settings
 from proxy.storage import keys
@@ -155,18 +154,13 @@ class Storing:
         """What the mp4 says of itself; never a reason not to store it."""
         if kept.discarded:
             return None
-        file = kept.file.acquire()  # it may be discarded while a thread is reading it
         try:
-            return await self._shelf.in_thread(
-                lambda: mp4.describe_file(file.fd, file.facts.length)
-            )
+            return await self._shelf.describe(kept.file)
         except OSError as error:
             log.info(
-                "a clip cannot be described", request_id=file.facts.request_id, error=str(error)
+                "a clip cannot be described", request_id=kept.facts.request_id, error=str(error)
             )
             return None
-        finally:
-            file.release()
 
     async def _postpone(self, kept: Kept, error: FirstviewError) -> None:
         if kept.superseded:

@@ -1,7 +1,7 @@
 """A tail: the readers' side of a local clip that may still be growing.
 
-Belongs here: waiting for bytes, and keeping the descriptor open for as long as anybody reads. Must
-not know: who writes the file, this process or another.
+Belongs here: waiting for bytes, and proving what they are. Must not know: who writes the file, this
+process or another.
 
 Nobody is woken by a timer: whoever has read everything waits on `past`, and every change wakes all
 of them at once.
@@ -15,18 +15,18 @@ import os
 
 from proxy.delivery.watermark import Watermark
 from proxy.errors import CorruptClip, FirstviewError
+from proxy.storage.descriptor import Descriptor
 from proxy.storage.durable import hash_of
 
 
-class Tail:
+class Tail(Descriptor):
     """One clip's file, read up to its watermark with `os.sendfile`, at offsets of one's own."""
 
     def __init__(self, fd: int) -> None:
         """Own the descriptor from here on; the maker is its first user."""
-        self.fd = fd
+        super().__init__(fd)
         self.mark = Watermark()
         self._waiters: list[asyncio.Future[None]] = []
-        self._users = 1
 
     @classmethod
     def whole(cls, fd: int, length: int) -> Tail:
@@ -80,11 +80,8 @@ class Tail:
 
         Raises CorruptClip if they cannot be read.
         """
-        self.acquire()  # whoever waits may leave while a thread is reading
-        hashing = asyncio.get_running_loop().run_in_executor(None, _hash, self.fd, position)
-        hashing.add_done_callback(lambda _: self.release())
         try:
-            return await asyncio.shield(hashing)
+            return await self.read(None, _hash, position)
         except OSError as error:
             raise CorruptClip(f"the local file cannot be read: {error}") from error
 
@@ -94,16 +91,6 @@ class Tail:
 
     async def remove(self) -> None:
         """Take the file's name away, if it is this process's own; there is nothing to do here."""
-
-    def acquire(self) -> None:
-        """Keep the descriptor open for one more user."""
-        self._users += 1
-
-    def release(self) -> None:
-        """Give the descriptor up; the last user closes it, and with it the lock."""
-        self._users -= 1
-        if self._users == 0:
-            os.close(self.fd)
 
 
 def _hash(fd: int, size: int) -> hashlib._Hash:

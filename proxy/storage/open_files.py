@@ -15,37 +15,26 @@ from cachetools import Cache, LRUCache
 
 from proxy.records import ClipFacts
 from proxy.storage import keys
+from proxy.storage.descriptor import Descriptor
 from proxy.storage.shared import slot_of
 
 
-class OpenFile:
+class OpenFile(Descriptor):
     """A whole, verified clip behind a descriptor; closed when nobody needs it any more.
 
     `tier` is `disk` or `bucket`, as Cache-Status shows it. `head` caches whatever the sender
     derives from the facts once for all replies; `slot` is where its uses are counted.
     """
 
-    __slots__ = ("_users", "facts", "fd", "head", "slot", "tier")
+    __slots__ = ("facts", "head", "slot", "tier")
 
     def __init__(self, fd: int, facts: ClipFacts, tier: str) -> None:
         """Own the descriptor from here on; the maker is its first user."""
-        self.fd = fd
+        super().__init__(fd)
         self.facts = facts
         self.tier = tier
         self.head: bytes | None = None
         self.slot = slot_of(keys.clip_hash(facts.request_id))
-        self._users = 1
-
-    def acquire(self) -> OpenFile:
-        """Keep it open for one more user."""
-        self._users += 1
-        return self
-
-    def release(self) -> None:
-        """Give it up; the last user closes it."""
-        self._users -= 1
-        if self._users == 0:
-            os.close(self.fd)
 
 
 class OpenFiles:

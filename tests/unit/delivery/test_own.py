@@ -296,7 +296,7 @@ async def test_a_clip_that_is_disowned_while_it_is_looked_into_is_read_from_its_
         go_on.wait(5)
         read.append(os.pread(fd, length, 0))
 
-    monkeypatch.setattr("proxy.delivery.storing.mp4.describe_file", slowly)
+    monkeypatch.setattr("proxy.media.mp4.describe_file", slowly)
     async with stage.running() as owner:
         await stage.take(owner)
         await wait_for(lambda: _is(looking.is_set()))
