@@ -130,10 +130,6 @@ class DiskCache:
         """Bytes that are cached or spoken for, by all processes of this machine."""
         return self._shared.used
 
-    async def has(self, request_id: str) -> bool:
-        """Whether a clip is cached."""
-        return await self._in_thread(lambda: self._files.has(request_id))
-
     def seems_here(self, request_id: str) -> bool:
         """Whether there is a file of the clip. Blocks, shortly."""
         return self._files.has(request_id)

@@ -22,6 +22,7 @@ from proxy.jobs.turns import Turns
 from proxy.storage import keys
 from tests.fakes.bucket import Fault, FaultyBucket
 from tests.fakes.fal import FakeFal, make_clip
+from tests.fixtures.cache import is_cached
 from tests.fixtures.origin import Origin, running_origin, wait_for
 from tests.fixtures.truth import Truth
 
@@ -207,7 +208,7 @@ async def test_a_strangers_bytes_are_left_alone_whatever_the_check_says(
         assert body == data
 
         async def given_up() -> bool:
-            return await origin.app.disk.has("clip") and "clip" not in origin.app.ownership
+            return await is_cached(origin.app.disk, "clip") and "clip" not in origin.app.ownership
 
         await wait_for(given_up)
     assert truth.body("clip") == theirs

@@ -29,7 +29,7 @@ from proxy.records import BodyHead, ClipFacts, Generation, Status
 from proxy.storage.disk_cache import DiskCache
 from proxy.storage.open_files import OpenFiles
 from proxy.telemetry.metrics import Metrics
-from tests.fixtures.cache import FACTS, disk_cache
+from tests.fixtures.cache import FACTS, disk_cache, is_cached
 from tests.fixtures.origin import settings_for, wait_for
 
 DATA = b"\0\0\0\x18ftypisom" + bytes(1000)
@@ -228,7 +228,7 @@ async def test_a_clip_is_near_before_it_is_stored_and_after(stage: Stage) -> Non
         await emptied(owner)
         assert owner.kept("clip") is None
         assert stage.files.get("clip") is not None
-        assert await stage.disk.has("clip")
+        assert await is_cached(stage.disk, "clip")
         assert (stage.disk.used, stage.rows.marked, stage.spooled()) == (len(DATA) + FACTS, 1, [])
 
 
@@ -318,7 +318,7 @@ async def test_bytes_that_are_not_ours_are_left_and_our_copy_stays_near(stage: S
         await emptied(owner)
         assert (len(stage.bucket.uploads), stage.rows.marked) == (1, 0)
         await wait_for(lambda: _is(upload.aborted == 1))
-        assert await stage.disk.has("clip")
+        assert await is_cached(stage.disk, "clip")
 
 
 async def _is(true: bool) -> bool:
