@@ -18,6 +18,7 @@ from proxy.delivery.spool import Spool
 from proxy.errors import SourceChanged
 from proxy.records import ClipFacts
 from proxy.storage import spool_file
+from proxy.storage.file_lock import try_lock
 
 _UNSAID_FOR: Final = 5.0
 """Seconds that a whole clip of which nothing is said may take to be moved to its last place."""
@@ -62,7 +63,7 @@ class Followers:
 
     async def look(self, flight: Flight, source: Source, spool: Spool) -> Step:
         """Look once, let viewers have what is there, and say what that leads to."""
-        locked = spool_file.try_lock(spool.fd)
+        locked = try_lock(spool.fd)
         look = spool_file.look(spool.fd)
         if flight.facts is None and look.size:
             await self._meet(flight, source, spool)

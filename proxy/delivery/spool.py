@@ -26,6 +26,7 @@ from proxy.records import BodyHead, ClipFacts
 from proxy.storage import spool_file
 from proxy.storage.durable import chunks_of
 from proxy.storage.facts_file import Growth, StoredFacts, read_facts, write_facts
+from proxy.storage.file_lock import unlock
 
 T = TypeVar("T")
 
@@ -261,7 +262,7 @@ class Spool(Tail):
         """Let the next process have the lock; viewers here go on reading what there is."""
         if self.filling:
             self.filling = False
-            spool_file.unlock(self.fd)
+            unlock(self.fd)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         """Do what blocks in a thread; whoever is cancelled waits for its end all the same.

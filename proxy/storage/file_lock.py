@@ -1,4 +1,4 @@
-"""A lock between the processes of one machine: an flock on a file of its own.
+"""A lock between the processes of one machine: an flock, often on a file of its own.
 
 Belongs here: taking it and giving it up; the kernel does the latter for whoever dies. Must not
 know: what it guards.
@@ -7,11 +7,33 @@ know: what it guards.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+
+_TAKEN = {errno.EWOULDBLOCK, errno.EACCES, errno.EAGAIN}
+
+
+def try_lock(fd: int, *, shared: bool = False) -> bool:
+    """Take an open file's lock if nobody else has it; or, `shared`, if nobody has it alone.
+
+    Does not block. Raises OSError.
+    """
+    try:
+        fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in _TAKEN:
+            return False
+        raise
+    return True
+
+
+def unlock(fd: int) -> None:
+    """Let the next one have an open file's lock."""
+    fcntl.flock(fd, fcntl.LOCK_UN)
 
 
 class FileLock:
@@ -34,15 +56,11 @@ class FileLock:
 
     def take(self) -> bool:
         """Take the lock if it is free; never waits. Not to be mixed with `held`."""
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
+        return try_lock(self._fd)
 
     def give_up(self) -> None:
         """Let the next one have it."""
-        fcntl.flock(self._fd, fcntl.LOCK_UN)
+        unlock(self._fd)
 
     def close(self) -> None:
         """Give it up for good."""

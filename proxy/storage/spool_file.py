@@ -16,9 +16,6 @@ Belongs here: these few system calls. Must not know: where the bytes come from, 
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import fcntl
 import os
 import stat
 from dataclasses import dataclass
@@ -26,10 +23,10 @@ from functools import cache
 from pathlib import Path
 
 from proxy.storage.facts_file import read_facts
+from proxy.storage.file_lock import try_lock
 
 _GROWING, _WHOLE, _GIVEN_UP = 0o600, 0o640, 0o700
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-_TAKEN = {errno.EWOULDBLOCK, errno.EACCES, errno.EAGAIN}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,22 +85,6 @@ def lock_existing(path: Path) -> int | None:
     return None
 
 
-def try_lock(fd: int) -> bool:
-    """Take the file's lock, if nobody else has it. Does not block."""
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in _TAKEN:
-            return False
-        raise
-    return True
-
-
-def unlock(fd: int) -> None:
-    """Let whoever follows the file have its lock, while readers here still have it open."""
-    fcntl.flock(fd, fcntl.LOCK_UN)
-
-
 def look(fd: int) -> Look:
     """See how the file stands. Does not block.
 
@@ -159,10 +140,9 @@ def knock(path: Path) -> int | None:
         fd = os.open(path.with_suffix(".json"), os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
-    with contextlib.suppress(BlockingIOError):  # the filler is looking just now, and will again
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    if try_lock(fd, shared=True):
         return fd
-    os.close(fd)
+    os.close(fd)  # the filler is looking just now, and will again
     return None
 
 

@@ -19,6 +19,7 @@ from proxy.errors import CorruptClip, DiskExhausted
 from proxy.records import BodyHead, ClipFacts
 from proxy.storage import spool_file
 from proxy.storage.facts_file import Growth, write_facts
+from proxy.storage.file_lock import try_lock
 
 FACTS = ClipFacts(
     request_id="clip", length=10, etag="e" * 32, last_modified=datetime(2026, 1, 1, tzinfo=UTC)
@@ -66,7 +67,7 @@ async def test_who_goes_on_with_a_clip_has_the_digest_of_all_of_it(
     follower.follow(5)
     assert await follower.past(0) == 5
     first.release()
-    assert spool_file.try_lock(follower.fd)
+    assert try_lock(follower.fd)
     seen: list[bytes] = []
     follower.expect_digest(md5=True)
     await follower.take_over(lambda chunk: seen.append(bytes(chunk)))
