@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
-import pytest
 
 from tests.fakes.bucket import FaultyBucket
 from tests.fakes.fal import Behaviour, FakeFal, make_clip
@@ -19,15 +18,6 @@ from tests.fixtures.truth import Truth
 MIB = 1024 * 1024
 VIEWERS = 1000
 KILLED = 40
-
-
-@pytest.fixture(params=["directory", "s3"])
-def bucket_url(request: pytest.FixtureRequest) -> str:
-    if request.param == "directory":
-        return ""
-    request.getfixturevalue("aws_environment")
-    name: str = request.getfixturevalue("s3_bucket_name")
-    return f"s3://{name}"
 
 
 @asynccontextmanager

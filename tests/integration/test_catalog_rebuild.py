@@ -85,15 +85,6 @@ async def rows_of(origin: Origin, ids: list[str]) -> dict[str, dict[str, Any]]:
     return {request_id: what_lasts(await origin.row(request_id)) for request_id in ids}
 
 
-@pytest.fixture(params=["directory", "s3"])
-def bucket_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "directory":
-        return (tmp_path / "bucket").as_uri()
-    request.getfixturevalue("aws_environment")
-    truth: Truth = request.getfixturevalue("truth")
-    return truth.url
-
-
 async def run(
     bucket_url: str, database: Path, *, dry_run: bool = False
 ) -> tuple[Progress, Generations, AsyncExitStack]:

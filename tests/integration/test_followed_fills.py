@@ -24,15 +24,6 @@ DATA = make_clip(3 * MIB, 1)
 OTHER = make_clip(3 * MIB, 2)
 
 
-@pytest.fixture(params=["directory", "s3"])
-def bucket_url(request: pytest.FixtureRequest) -> str:
-    if request.param == "directory":
-        return ""
-    request.getfixturevalue("aws_environment")
-    name: str = request.getfixturevalue("s3_bucket_name")
-    return f"s3://{name}"
-
-
 @asynccontextmanager
 async def pair(
     tmp_path: Path, fal: FakeFal, **settings: Any
@@ -54,6 +45,19 @@ async def is_ready(origin: Origin) -> None:
         return flight is not None and flight.is_ready
 
     await wait_for(look)
+
+
+def filling_up(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Let the disk have no room for a clip in either process once the event is set."""
+    full, real = asyncio.Event(), Spool.append
+
+    async def append(spool: Spool, chunk: bytes) -> None:
+        if full.is_set():
+            raise DiskExhausted
+        await real(spool, chunk)
+
+    monkeypatch.setattr(Spool, "append", append)
+    return full
 
 
 async def test_viewers_of_two_processes_cause_one_fill(
@@ -240,14 +244,7 @@ async def test_a_clip_that_is_kept_in_one_process_is_served_from_there_in_the_ot
 async def test_where_the_disk_is_full_viewers_who_follow_are_streamed_to_as_well(
     tmp_path: Path, fal: FakeFal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hold, full, real = asyncio.Event(), asyncio.Event(), Spool.append
-
-    async def append(spool: Spool, chunk: bytes) -> None:
-        if full.is_set():
-            raise DiskExhausted
-        await real(spool, chunk)
-
-    monkeypatch.setattr(Spool, "append", append)
+    hold, full = asyncio.Event(), filling_up(monkeypatch)
     async with pair(tmp_path, fal) as (one, two):
         path = await one.clip("clip", DATA)
         fal.script(path, [Behaviour(stall_at=MIB, stall_until=hold)])
@@ -267,14 +264,7 @@ async def test_where_the_disk_is_full_viewers_who_follow_are_streamed_to_as_well
 async def test_where_the_disk_is_full_what_viewers_have_is_continued_only_by_the_same_bytes(
     tmp_path: Path, fal: FakeFal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hold, full, real = asyncio.Event(), asyncio.Event(), Spool.append
-
-    async def append(spool: Spool, chunk: bytes) -> None:
-        if full.is_set():
-            raise DiskExhausted
-        await real(spool, chunk)
-
-    monkeypatch.setattr(Spool, "append", append)
+    hold, full = asyncio.Event(), filling_up(monkeypatch)
     async with pair(tmp_path, fal) as (one, two):
         path = await one.clip("clip", DATA, Behaviour(etag="none", body=OTHER))
         fal.script(path, [Behaviour(etag="none", stall_at=MIB, stall_until=hold)])
