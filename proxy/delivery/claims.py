@@ -132,7 +132,7 @@ class Claims:
         raise Overloaded("other processes keep failing at this clip; try again shortly")
 
     async def _claim(self, request_id: str, source: Source) -> Spool:
-        path = self._spool_dir / f"{keys.spool_name(request_id, source.name)}.part"
+        path = keys.spool_path(self._spool_dir, request_id, source.name)
         return await Spool.claim(path, self._executor, lambda: self._near.seems_here(request_id))
 
     async def _without_room(self, flight: Flight, source: Source) -> Claim:

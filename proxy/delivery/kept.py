@@ -14,7 +14,7 @@ from pathlib import Path
 from proxy.delivery.leftovers import FoundClip
 from proxy.errors import FirstviewError
 from proxy.records import BodyHead, ClipFacts
-from proxy.storage import spool_file
+from proxy.storage import keys, spool_file
 from proxy.storage.bucket import Upload
 from proxy.storage.disk_cache import Reservation
 from proxy.storage.facts_file import Growth, write_facts
@@ -67,7 +67,7 @@ class Kept:
         if durable:
             os.fsync(self.file.fd)
         write_facts(
-            self.path.with_suffix(".json"),
+            keys.spool_facts_path(self.path),
             self.facts,
             sha256=self.sha256,
             fal_url=self.fal_url,

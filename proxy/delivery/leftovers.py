@@ -19,7 +19,7 @@ from typing import Final
 import structlog
 
 from proxy.records import ClipFacts
-from proxy.storage import spool_file
+from proxy.storage import keys, spool_file
 from proxy.storage.durable import digest_of
 from proxy.storage.facts_file import StoredFacts, read_facts
 
@@ -82,7 +82,7 @@ def find_leftovers(spool_dir: Path, *, quiet_for: float = 0.0) -> Leftovers:
 
 def _sort(fd: int, path: Path, now: float, found: Leftovers, newest: dict[str, FoundClip]) -> None:
     """Put one file where it belongs; its descriptor is a whole clip's from then on, or closed."""
-    said, clip = read_facts(path.with_suffix(".json")), None
+    said, clip = read_facts(keys.spool_facts_path(path)), None
     try:
         clip = _whole(path, fd, said)
         if clip is None and said is not None and _is_begun(fd, said, now):

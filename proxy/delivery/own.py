@@ -98,7 +98,7 @@ class Ownership:
         if not isinstance(source, UpstreamSource):
             return None
         self._ledger.source_seen(source, facts, asked=not flight.by_job)
-        path = self._spool_dir / f"{keys.spool_name(facts.request_id, source.name)}.part"
+        path = keys.spool_path(self._spool_dir, facts.request_id, source.name)
         return self._bucket.upload(new_object(facts, source.row.prompt_hash), path)
 
     def abandon(self, upload: Upload) -> None:

@@ -23,7 +23,7 @@ from typing import TypeVar
 from proxy.delivery.tail import Tail
 from proxy.errors import CorruptClip, DiskExhausted
 from proxy.records import BodyHead, ClipFacts
-from proxy.storage import spool_file
+from proxy.storage import keys, spool_file
 from proxy.storage.durable import chunks_of
 from proxy.storage.facts_file import Growth, StoredFacts, read_facts, write_facts
 from proxy.storage.file_lock import unlock
@@ -124,7 +124,7 @@ class Spool(Tail):
     def _write_beside(self, facts: ClipFacts, head: BodyHead) -> None:
         growth = Growth(inode=spool_file.inode(self.fd), boot=spool_file.boot_id(), head=head)
         with disk_errors():
-            write_facts(self.path.with_suffix(".json"), facts, growth=growth)
+            write_facts(keys.spool_facts_path(self.path), facts, growth=growth)
         self._beside = None
 
     def verify(self) -> None:
@@ -186,7 +186,7 @@ class Spool(Tail):
 
     async def beside(self) -> StoredFacts | None:
         """What is said beside the file, if it is said of this very file."""
-        path = self.path.with_suffix(".json")
+        path = keys.spool_facts_path(self.path)
         said = await self._in_thread(lambda: read_facts(path))
         mine = said is not None and said.growth and said.growth.inode == spool_file.inode(self.fd)
         return said if mine else None

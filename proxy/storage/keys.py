@@ -83,9 +83,14 @@ def cache_dir(data_dir: Path) -> Path:
     return data_dir / "cache"
 
 
-def spool_name(request_id: str, source: str) -> str:
-    """File name, without ending, of a clip on its way in from `source` (its identity)."""
-    return f"{request_id}.{short_hash(source)}"
+def spool_path(spool: Path, request_id: str, source: str) -> Path:
+    """The file of a clip on its way in from `source` (its identity)."""
+    return spool / f"{request_id}.{short_hash(source)}.part"
+
+
+def spool_facts_path(part: Path) -> Path:
+    """What is said beside a clip on its way in, by that clip's file."""
+    return part.with_suffix(".json")
 
 
 def run_dir(data_dir: Path) -> Path:

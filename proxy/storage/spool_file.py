@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from proxy.storage import keys
 from proxy.storage.facts_file import read_facts
 from proxy.storage.file_lock import try_lock
 
@@ -67,7 +68,7 @@ def _begin(fd: int, path: Path) -> None:
     if found.given_up:
         os.fchmod(fd, _GROWING)
     if not found.size:  # a new file may have the inode of the one that it was said of
-        path.with_suffix(".json").unlink(missing_ok=True)
+        keys.spool_facts_path(path).unlink(missing_ok=True)
 
 
 def lock_existing(path: Path) -> int | None:
@@ -124,7 +125,7 @@ def remove(fd: int, path: Path) -> None:
 
 def unsay(fd: int, path: Path) -> None:
     """Remove what is said beside a file, unless it is said of another one of that name. Blocks."""
-    beside = path.with_suffix(".json")
+    beside = keys.spool_facts_path(path)
     said = read_facts(beside)
     if said is None or said.growth is None or said.growth.inode == inode(fd):
         beside.unlink(missing_ok=True)
@@ -137,7 +138,7 @@ def knock(path: Path) -> int | None:
     the file, shared with all other processes that do the same. None if nothing is said.
     """
     try:
-        fd = os.open(path.with_suffix(".json"), os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(keys.spool_facts_path(path), os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
     if try_lock(fd, shared=True):
@@ -149,7 +150,7 @@ def knock(path: Path) -> int | None:
 def hears_knocking(path: Path) -> bool:
     """Whether any process has knocked and still holds on. Blocks."""
     try:
-        fd = os.open(path.with_suffix(".json"), os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(keys.spool_facts_path(path), os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return False
     try:
