@@ -10,14 +10,13 @@ import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 
 import aiohttp
 from multidict import CIMultiDictProxy
 from yarl import URL
 
 from proxy.errors import BucketRefused, BucketUnavailable, FirstviewError
+from proxy.http_dates import lenient_http_date
 from proxy.inflow import Inflow, Parsed, inflow_of
 from proxy.records import BodyHead
 from proxy.settings import Settings
@@ -171,14 +170,6 @@ def plain_md5(headers: Mapping[str, str]) -> bytes | None:
     return bytes.fromhex(found[1])
 
 
-def http_date(value: str | None) -> datetime | None:
-    """Read an HTTP-date (RFC 9110 §5.6.7), None if it is none."""
-    try:
-        return None if value is None else parsedate_to_datetime(value).astimezone(UTC)
-    except ValueError:
-        return None
-
-
 def body_head(reply: aiohttp.ClientResponse, start: int, stop: int | None) -> BodyHead:
     """What a reply says of its body, bytes `start` up to `stop` having been asked for.
 
@@ -202,7 +193,7 @@ def body_head(reply: aiohttp.ClientResponse, start: int, stop: int | None) -> Bo
         total=total,
         content_type=headers.get("Content-Type"),
         validator=headers.get("ETag"),
-        last_modified=http_date(headers.get("Last-Modified")),
+        last_modified=lenient_http_date(headers.get("Last-Modified")),
         md5=plain_md5(headers),
         framed=length is not None or "Transfer-Encoding" in headers,
         metadata={

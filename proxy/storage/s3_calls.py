@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from proxy.errors import ObjectMissing
+from proxy.http_dates import lenient_http_date
 from proxy.settings import Settings
 from proxy.storage import keys
 from proxy.storage.bucket import NewObject, ObjectInfo
 from proxy.storage.file_slice import FileSlice
-from proxy.storage.http import Headers, HttpClient, HttpStream, body_head, http_date
+from proxy.storage.http import Headers, HttpClient, HttpStream, body_head
 from proxy.storage.presign import Presigner
 from proxy.storage.retrying import with_retries
 from proxy.storage.s3_client import mapped_errors
@@ -217,7 +218,7 @@ class S3Calls:
             async for page in pages.paginate(Bucket=self._bucket, Prefix=prefix):
                 sent = page["ResponseMetadata"]["HTTPHeaders"].get("date")
                 # The field has whole seconds; what is in the list was begun before this one ended.
-                now = (http_date(sent) or datetime.now(UTC)) + timedelta(seconds=1)
+                now = (lenient_http_date(sent) or datetime.now(UTC)) + timedelta(seconds=1)
                 for upload in page.get("Uploads", []):
                     yield OpenUpload(upload["Key"], upload["UploadId"], upload["Initiated"]), now
 

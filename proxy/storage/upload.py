@@ -18,12 +18,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from proxy.errors import BucketUnavailable, FirstviewError, ObjectConflict, ObjectMissing
+from proxy.http_dates import lenient_http_date
 from proxy.settings import Settings
 from proxy.storage import keys
 from proxy.storage.bucket import NewObject, ObjectInfo
 from proxy.storage.disk_threads import Disk
 from proxy.storage.file_slice import FileSlice
-from proxy.storage.http import http_date, plain_md5
+from proxy.storage.http import plain_md5
 from proxy.storage.multipart import Multipart
 from proxy.storage.parts import Parts, part_size
 from proxy.storage.retrying import with_retries
@@ -89,7 +90,7 @@ class S3Upload:
         if plain_md5(reply) != md5:
             return await self._measured(etag, md5)
         metadata = {**self._new.metadata, keys.META_SHA256: sha256}
-        return self._written(etag, metadata, http_date(reply.get("Date")))
+        return self._written(etag, metadata, lenient_http_date(reply.get("Date")))
 
     async def _complete(self, sha256: str) -> ObjectInfo:
         self._parts.start(self._new.size)

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 
 from multidict import MultiMapping
 
@@ -22,6 +21,7 @@ from proxy.errors import (
     SourceTimeout,
     SourceUnavailable,
 )
+from proxy.http_dates import lenient_http_date
 from proxy.records import BodyHead
 from proxy.upstream.content_range import expected_range, parse_content_range
 from proxy.upstream.digests import md5_of
@@ -81,7 +81,7 @@ def read_head(
         total=total,
         content_type=content_type,
         validator=validator,
-        last_modified=http_date(fields.get("Last-Modified")),
+        last_modified=lenient_http_date(fields.get("Last-Modified")),
         md5=md5_of(fields, whole=status == _OK),
         # Content-Range says how many bytes are right, whatever frames them.
         framed=stop is not None or _chunked(fields),
@@ -121,19 +121,6 @@ def strong_tag(fields: MultiMapping[str]) -> str | None:
     return tag if _STRONG_TAG.fullmatch(tag) else None
 
 
-def http_date(value: str | None) -> datetime | None:
-    """Read an HTTP-date (RFC 9110 §5.6.7) as UTC with whole seconds; None if it is none."""
-    if value is None:
-        return None
-    try:
-        parsed = parsedate_to_datetime(value)
-        if parsed.tzinfo is None:
-            parsed = parsed.replace(tzinfo=UTC)
-        return parsed.astimezone(UTC).replace(microsecond=0)
-    except (ValueError, TypeError, OverflowError, IndexError):
-        return None
-
-
 def retry_after(value: str | None, now: datetime) -> int | None:
     """Read `Retry-After` (RFC 9110 §10.2.3) as seconds from 1 to 3600; None if it is none."""
     if value is None:
@@ -141,7 +128,7 @@ def retry_after(value: str | None, now: datetime) -> int | None:
     text = value.strip()
     if _LENGTH.fullmatch(text):
         return max(1, min(int(text), _LONGEST_RETRY))
-    when = http_date(text)
+    when = lenient_http_date(text)
     if when is None:
         return None
     return max(1, min(round((when - now).total_seconds()), _LONGEST_RETRY))

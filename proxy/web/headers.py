@@ -12,12 +12,12 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import format_datetime
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Literal
 from urllib.parse import quote
 
+from proxy.http_dates import http_date
 from proxy.records import ClipFacts
 
 Tier = Literal["disk", "flight", "bucket", "upstream"]
@@ -207,16 +207,6 @@ def content_disposition(name: str, request_id: str) -> str:
 def model_slug(model: str) -> str:
     """Name of a model as one tag of a Cache-Tag: `fal-ai/wan/v2.7` → `fal-ai-wan-v2.7`."""
     return _NOT_SLUG.sub("-", model.lower())[:_MAX_SLUG]
-
-
-def http_date(value: datetime) -> str:
-    """Write a time as an IMF-fixdate (RFC 9110 §5.6.7), whatever the locale.
-
-    Raises ValueError for a time without a zone: guessing one would make replicas differ.
-    """
-    if value.tzinfo is None:
-        raise ValueError("an HTTP-date needs a time with a zone")
-    return format_datetime(value.astimezone(UTC), usegmt=True)
 
 
 @lru_cache(maxsize=64)

@@ -1,42 +1,25 @@
-"""What a request's conditions come to (RFC 9110 §13), and the dates that they hold (§5.6.7).
+"""What a request's conditions come to (RFC 9110 §13).
 
-Belongs here: entity-tags, HTTP-dates, and the order in which conditions count. Must not know:
-ranges, or how the reply is put together.
+Belongs here: entity-tags, and the order in which conditions count. Must not know: ranges, or how
+the reply is put together.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import Enum, auto
 
-from proxy.clock import Clock
 from proxy.errors import PreconditionFailed
+from proxy.http_dates import parse_http_date
 from proxy.records import ClipFacts
-
-_CLOCK = Clock()
 
 # One element of a list of entity-tags with its comma (RFC 9110 §8.8.3, §5.6.1.2); a tag may hold
 # commas itself. Possessive, so that a line full of blanks is not gone over again and again.
 _TAG_ELEMENT = re.compile(
     r"""[ \t]*+ (?: (?P<weak>W/)? "(?P<tag>[^\x00-\x20"\x7f]*+)" )?+ [ \t]*+ (?: , | \Z )""",
     re.VERBOSE,
-)
-
-_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-_MONTH = "(?P<month>" + "|".join(_MONTHS) + ")"
-_SHORT_DAY = "(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
-_LONG_DAY = "(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day"
-_TIME = "(?P<hour>[0-9]{2}):(?P<minute>[0-9]{2}):(?P<second>[0-9]{2})"
-_YEAR = "(?P<year>[0-9]{4})"
-_DATES = (
-    # IMF-fixdate: Sun, 06 Nov 1994 08:49:37 GMT
-    re.compile(f"{_SHORT_DAY}, (?P<day>[0-9]{{2}}) {_MONTH} {_YEAR} {_TIME} GMT"),
-    # RFC 850: Sunday, 06-Nov-94 08:49:37 GMT
-    re.compile(f"{_LONG_DAY}, (?P<day>[0-9]{{2}})-{_MONTH}-(?P<year>[0-9]{{2}}) {_TIME} GMT"),
-    # asctime: Sun Nov  6 08:49:37 1994
-    re.compile(f"{_SHORT_DAY} {_MONTH} (?P<day>[0-9]{{2}}| [0-9]) {_TIME} {_YEAR}"),
 )
 
 
@@ -98,32 +81,6 @@ def range_applies(if_range: str | None, facts: ClipFacts) -> bool:
     return parse_http_date(value) == facts.last_modified
 
 
-def parse_http_date(text: str) -> datetime | None:
-    """Read an HTTP-date in any of its three formats (RFC 9110 §5.6.7); None if it is not one.
-
-    The result is UTC with whole seconds.
-    """
-    for form in _DATES:
-        match = form.fullmatch(text)
-        if match is not None:
-            break
-    else:
-        return None
-    try:
-        return datetime(
-            _year(match["year"]),
-            _MONTHS.index(match["month"]) + 1,
-            int(match["day"]),
-            int(match["hour"]),
-            int(match["minute"]),
-            # A leap second is a valid HTTP-date, but not a valid datetime.
-            59 if match["second"] == "60" else int(match["second"]),
-            tzinfo=UTC,
-        )
-    except ValueError:  # such as 30 February
-        return None
-
-
 def entity_tags(field: str) -> list[tuple[bool, str]]:
     """Split a list of entity-tags into (is weak, opaque tag without quotes).
 
@@ -170,13 +127,3 @@ def _field(headers: Mapping[str, str], name: str) -> str | None:
 def _date(headers: Mapping[str, str], name: str) -> datetime | None:
     value = _field(headers, name)
     return None if value is None else parse_http_date(value.strip(" \t"))
-
-
-def _year(digits: str) -> int:
-    """Value of a year of four digits, or of two, which lies at most 50 years ahead."""
-    year = int(digits)
-    if len(digits) > 2:  # noqa: PLR2004 - two digits are RFC 850's
-        return year
-    now = _CLOCK.now().year
-    year += now - now % 100
-    return year - 100 if year > now + 50 else year

@@ -16,7 +16,7 @@ from proxy.errors import (
     SourceUnavailable,
 )
 from proxy.records import BodyHead
-from proxy.upstream.answer import Asked, http_date, read_head, retry_after
+from proxy.upstream.answer import Asked, read_head, retry_after
 from proxy.upstream.digests import md5_of
 
 NOW = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
@@ -192,21 +192,6 @@ def test_retry_after_is_read_as_seconds_or_as_a_date(value: str | None, seconds:
 @pytest.mark.parametrize("tag", ['W/"a"', "a", '"a', '"a"b"', "", '"é"', '"a b"'])
 def test_a_weak_or_broken_entity_tag_is_none(tag: str) -> None:
     assert head(200, {"ETag": tag}).validator is None
-
-
-@pytest.mark.parametrize(
-    "value",
-    ["", "yesterday", "0", "Wed, 99 Oct 2026 07:28:00 GMT", "Wed, 21 Oct 2026 27:28:00 GMT"],
-)
-def test_a_broken_date_is_none(value: str) -> None:
-    assert http_date(value) is None
-
-
-def test_dates_come_as_utc_with_whole_seconds() -> None:
-    expected = datetime(2026, 10, 21, 7, 28, tzinfo=UTC)
-    assert http_date("Wed, 21 Oct 2026 07:28:00 GMT") == expected
-    assert http_date("Wed, 21 Oct 2026 09:28:00 +0200") == expected
-    assert http_date("Wed, 21 Oct 2026 07:28:00") == expected
 
 
 def test_a_length_that_is_no_number_is_the_source_failing() -> None:

@@ -1,6 +1,5 @@
 """The head of a reply, and values that come from outside."""
 
-import locale
 import re
 from datetime import UTC, datetime, timedelta, timezone
 from email.message import Message
@@ -19,7 +18,6 @@ from proxy.web.headers import (
     content_disposition,
     exchange_fields,
     head,
-    http_date,
     model_slug,
     preflight_fields,
     stable_fields,
@@ -156,25 +154,6 @@ def test_a_hit_says_nothing_of_forwarding() -> None:
 def test_server_timing_is_in_milliseconds() -> None:
     lines = exchange_fields("r-1", 1.5012)
     assert lines == b"Server-Timing: origin;dur=1501.2\r\nX-Request-Id: r-1\r\n"
-
-
-def test_dates_do_not_follow_the_locale() -> None:
-    before = locale.setlocale(locale.LC_TIME)
-    try:
-        for name in ("de_DE.UTF-8", "C"):
-            try:
-                locale.setlocale(locale.LC_TIME, name)
-            except locale.Error:
-                continue
-            moment = datetime(2026, 5, 5, tzinfo=UTC)
-            assert http_date(moment) == "Tue, 05 May 2026 00:00:00 GMT"
-    finally:
-        locale.setlocale(locale.LC_TIME, before)
-
-
-def test_a_time_without_a_zone_is_refused() -> None:
-    with pytest.raises(ValueError, match="zone"):
-        http_date(datetime(2026, 5, 5))  # noqa: DTZ001 - what is refused
 
 
 @pytest.mark.parametrize(
