@@ -18,22 +18,12 @@ from sqlalchemy import ColumnElement, Select, and_, bindparam, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from proxy.catalog import cursors, job_rows
+from proxy.catalog.pages import MAX_PAGE, Page
 from proxy.catalog.tables import jobs
 from proxy.errors import BadRequest
 from proxy.records import Job, JobKind, JobState
 
-MAX_PAGE: Final = 500
-"""Jobs that one page holds at most."""
-
 _RUNNING_AMONG: Final = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class JobPage:
-    """Jobs in the order in which they are due, and where the next page starts (None: nowhere)."""
-
-    items: tuple[Job, ...]
-    next: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +48,11 @@ async def page(
     kinds: Sequence[JobKind],
     after: str | None,
     limit: int,
-) -> JobPage:
-    """Return the jobs behind `after`; raises BadRequest for an `after` that is no place."""
+) -> Page[Job]:
+    """Return jobs in the order in which they are due, those behind `after`.
+
+    Raises BadRequest for an `after` that is no place.
+    """
     limit = max(1, min(limit, MAX_PAGE))
     behind = None if after is None else _behind(after)
     found: list[Job] = []
@@ -73,7 +66,7 @@ async def page(
         found += [job_rows.job(row) for row in await connection.execute(ordered)]
     found.sort(key=lambda job: (job_rows.place(job), job.request_id, job.kind))
     items = tuple(found[:limit])
-    return JobPage(items, _cursor(items[-1]) if len(found) > limit else None)
+    return Page(items, _cursor(items[-1]) if len(found) > limit else None)
 
 
 def _in_state(state: JobState, now: datetime) -> ColumnElement[bool]:

@@ -16,8 +16,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from proxy.catalog import claims, job_list, job_rows
 from proxy.catalog.engine import Catalog
-from proxy.catalog.job_list import JobCounts, JobPage
+from proxy.catalog.job_list import JobCounts
 from proxy.catalog.job_rows import Key, NewJob
+from proxy.catalog.pages import Page
 from proxy.catalog.tables import jobs
 from proxy.clock import Clock
 from proxy.records import Job, JobKind, JobState
@@ -166,7 +167,7 @@ class Jobs:
         kind: JobKind | None = None,
         after: str | None = None,
         limit: int = 100,
-    ) -> JobPage:
+    ) -> Page[Job]:
         """Return jobs in the order in which they are due; dead ones last, by their deaths.
 
         `after` is a former page's `next`; `limit` is cut to 500. Raises BadRequest for an `after`

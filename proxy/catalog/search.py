@@ -29,12 +29,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from proxy.catalog import cursors, prompts, rows
 from proxy.catalog.engine import Catalog
+from proxy.catalog.pages import MAX_PAGE, Page
 from proxy.catalog.tables import generations
 from proxy.errors import BadRequest
 from proxy.records import REQUEST_ID, Generation, Status
 
-MAX_PAGE: Final = 500
-"""Generations that one page holds at most."""
 MAX_LOOKED_AT: Final = 150
 """Rows that one page looks at, where it has to look at rows that it then leaves out."""
 
@@ -50,17 +49,6 @@ Found = Sequence[Row[*tuple[Any, ...]]]
 Condition = ColumnElement[bool]
 Place = tuple[datetime, str]
 """A row's creation time and id."""
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Generations in the listing's order, and where the next page starts (None: this was the last).
-
-    It can hold fewer than were asked for, even none, and still have a next one.
-    """
-
-    items: tuple[Generation, ...]
-    next: str | None
 
 
 class Search:
@@ -82,7 +70,7 @@ class Search:
         until: datetime | None = None,
         after: str | None = None,
         limit: int = 100,
-    ) -> Page:
+    ) -> Page[Generation]:
         """Return a page of the generations that fit all that is given.
 
         `prefix` is the beginning of an id; `prompt` is hashed as registered prompts are;

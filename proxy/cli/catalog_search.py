@@ -13,9 +13,9 @@ from datetime import datetime
 from typing import Final
 
 from proxy.catalog.engine import Catalog
-from proxy.catalog.search import MAX_PAGE, Search
-from proxy.cli.lookups import print_json_list, with_catalog
-from proxy.cli.tables import Column, Listing, terminal_width
+from proxy.catalog.search import Search
+from proxy.cli.lookups import pages_of, print_json_list, print_table, with_catalog
+from proxy.cli.tables import Column
 from proxy.cli.words import moment, read_moment, size
 from proxy.clock import Clock
 from proxy.errors import SettingsError
@@ -59,52 +59,29 @@ def run(settings: Settings, question: Question, *, as_json: bool, as_csv: bool) 
     until = read_moment("--until", question.until, now)
 
     async def work(catalog: Catalog) -> None:
-        pages = _pages(Search(catalog), question, since, until)
+        search = Search(catalog)
+        pages = pages_of(
+            lambda after, limit: search.find(
+                status=question.status,
+                model=question.model,
+                prefix=question.prefix,
+                prompt=question.prompt,
+                since=since,
+                until=until,
+                after=after,
+                limit=limit,
+            ),
+            question.most,
+        )
         if as_json:
             await print_json_list(map(asdict, page) async for page in pages)
         elif as_csv:
             await _print_csv(pages)
         else:
-            await _print_table(pages, question.most)
+            await print_table(pages, _COLUMNS, _cells, most=question.most, nothing="nothing found")
 
     with_catalog(settings, work)
     return 0
-
-
-async def _pages(
-    search: Search, question: Question, since: datetime | None, until: datetime | None
-) -> AsyncIterator[tuple[Generation, ...]]:
-    """What is found, page by page; a page of the search itself may be empty, these are not."""
-    after, most = None, question.most
-    while most is None or most > 0:
-        page = await search.find(
-            status=question.status,
-            model=question.model,
-            prefix=question.prefix,
-            prompt=question.prompt,
-            since=since,
-            until=until,
-            after=after,
-            limit=MAX_PAGE if most is None else min(most, MAX_PAGE),
-        )
-        if page.items:
-            yield page.items
-        if page.next is None:
-            return
-        after = page.next
-        most = None if most is None else most - len(page.items)
-
-
-async def _print_table(pages: AsyncIterator[tuple[Generation, ...]], most: int | None) -> None:
-    listing, shown = Listing(_COLUMNS, width=terminal_width()), 0
-    async for page in pages:
-        shown += len(page)
-        for line in listing.lines([_cells(row) for row in page]):
-            print(line)
-    if not shown:
-        print("nothing found")
-    elif shown == most:
-        print(f"… there may be more: these are the first {most}; --all shows all")
 
 
 def _cells(row: Generation) -> tuple[str, ...]:

@@ -5,16 +5,14 @@ Belongs here: the table and its JSON. Must not know: how jobs are kept.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Final
 
 from proxy.catalog.engine import Catalog
-from proxy.catalog.job_list import MAX_PAGE
 from proxy.catalog.jobs import Jobs
-from proxy.cli.lookups import print_json_list, with_catalog
-from proxy.cli.tables import Column, Listing, terminal_width
+from proxy.cli.lookups import pages_of, print_json_list, print_table, with_catalog
+from proxy.cli.tables import Column
 from proxy.cli.words import span
 from proxy.clock import Clock
 from proxy.records import Job, JobKind, JobState
@@ -42,38 +40,21 @@ def run(
     clock = Clock()
 
     async def work(catalog: Catalog) -> None:
-        pages = _pages(Jobs(catalog, clock=clock), state, kind, most)
+        jobs = Jobs(catalog, clock=clock)
+        pages = pages_of(
+            lambda after, limit: jobs.list(state=state, kind=kind, after=after, limit=limit), most
+        )
         if as_json:
             now = clock.now()
             await print_json_list([as_dict(job, now) for job in page] async for page in pages)
             return
-        listing, shown = Listing(_COLUMNS, width=terminal_width()), 0
-        async for page in pages:
-            shown += len(page)
-            for line in listing.lines([_row(job, clock.now()) for job in page]):
-                print(line)
-        if not shown:
-            print("no jobs" if state is None and kind is None else "no such jobs")
-        elif shown == most:
-            print(f"… there may be more: these are the first {most}; --all shows all")
+        nothing = "no jobs" if state is None and kind is None else "no such jobs"
+        await print_table(
+            pages, _COLUMNS, lambda job: _row(job, clock.now()), most=most, nothing=nothing
+        )
 
     with_catalog(settings, work)
     return 0
-
-
-async def _pages(
-    jobs: Jobs, state: JobState | None, kind: JobKind | None, most: int | None
-) -> AsyncIterator[tuple[Job, ...]]:
-    after: str | None = None
-    while most is None or most > 0:
-        limit = MAX_PAGE if most is None else min(most, MAX_PAGE)
-        page = await jobs.list(state=state, kind=kind, after=after, limit=limit)
-        if page.items:
-            yield page.items
-        if page.next is None:
-            return
-        after = page.next
-        most = None if most is None else most - len(page.items)
 
 
 def as_dict(job: Job, now: datetime) -> dict[str, Any]:

@@ -15,10 +15,10 @@ import orjson
 from aiohttp import web
 
 from proxy.catalog import said
+from proxy.catalog.pages import MAX_PAGE
 from proxy.errors import BadRequest, BodyTooLarge, InvalidRequestId
 from proxy.records import REQUEST_ID
 
-_MOST_ON_A_PAGE: Final = 500
 _ON_A_PAGE: Final = 100
 
 Word = TypeVar("Word", bound=StrEnum)
@@ -59,8 +59,8 @@ class Query:
         """How many items a page is to hold."""
         text = self._said.get("limit", str(_ON_A_PAGE))
         number = int(text) if text.isascii() and text.isdigit() and len(text) < len("1000") else 0
-        if not 0 < number <= _MOST_ON_A_PAGE:
-            raise BadRequest(f"limit must be a whole number from 1 to {_MOST_ON_A_PAGE}")
+        if not 0 < number <= MAX_PAGE:
+            raise BadRequest(f"limit must be a whole number from 1 to {MAX_PAGE}")
         return number
 
 
