@@ -1,4 +1,4 @@
-"""A clip's bytes as they come from upstream, counted.
+"""Bodies as they come from upstream: a clip's bytes, counted, and answers that must be small.
 
 Belongs here: reading one body to its proper end, and letting go of it. Must not know: where the
 body was had from, or where its bytes go.
@@ -83,3 +83,18 @@ class UpstreamBody:
         if self._slots is not None:
             self._slots.release()
             self._slots = None
+
+
+async def read_small(response: aiohttp.ClientResponse, most: int, too_large: str) -> bytes:
+    """Read a whole body of at most `most` bytes; `too_large` is said of any other.
+
+    Raises SourceUnavailable for that, and what aiohttp raises.
+    """
+    pieces, size = [], 0
+    while piece := await response.content.readany():
+        pieces.append(piece)
+        size += len(piece)
+        if size > most:
+            response.close()
+            raise SourceUnavailable(too_large)
+    return b"".join(pieces)

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 from urllib.parse import quote, urlencode, urlsplit
 
 import aiohttp
@@ -23,6 +22,7 @@ from proxy.clock import Clock
 from proxy.errors import FalRefused, SourceTimeout, SourceUnavailable
 from proxy.records import REQUEST_ID
 from proxy.settings import Settings
+from proxy.upstream.body import read_small
 from proxy.upstream.border import FOREIGN
 from proxy.upstream.breaker import Breakers, HostResting, Rules
 from proxy.upstream.fal_answers import (
@@ -37,6 +37,7 @@ from proxy.upstream.fal_answers import (
     read_status,
     reason_of,
 )
+from proxy.upstream.session import SessionOwner
 
 MAX_ANSWER: Final = 8 * 1024 * 1024
 """Bytes of the largest answer that is read."""
@@ -60,35 +61,19 @@ _REDIRECTS: Final = range(300, 400)
 _SERVER_ERROR: Final = 500
 
 
-class FalApi:
-    """Asks fal. Use as an async context manager, or close it; the session is made on first use."""
+class FalApi(SessionOwner):
+    """Asks fal."""
 
     def __init__(self, settings: Settings, *, clock: Clock | None = None) -> None:
         """Take the addresses and the key."""
+        super().__init__(_make_session)
         self._settings = settings
         self._clock = clock or Clock()
-        self._session: aiohttp.ClientSession | None = None
         self._breakers = Breakers(
             Rules(
                 failures=settings.upstream_breaker_failures, pause=settings.upstream_breaker_pause
             )
         )
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Close every connection; what is being asked fails."""
-        if self._session is not None:
-            await self._session.close()
 
     @property
     def has_key(self) -> bool:
@@ -189,17 +174,17 @@ class FalApi:
         key = self._settings.fal_key
         if key is None or not self.has_key:
             raise FalRefused("fal's API cannot be asked without a key: set FIRSTVIEW_FAL_KEY.")
-        if self._session is None:
-            self._session = _make_session()
         fields = {"Authorization": f"Key {key.get_secret_value().strip()}"}
         try:
             async with (
                 asyncio.timeout(self._settings.fal_api_timeout),
-                self._session.get(
+                self.session().get(
                     URL(url, encoded=True), headers=fields, allow_redirects=False
                 ) as response,
             ):
-                body = await _read(response)
+                body = await read_small(
+                    response, MAX_ANSWER, "fal's API answers with more than 8 MiB."
+                )
                 return response.status, response.headers.get("Retry-After"), body
         except TimeoutError as error:
             raise SourceTimeout("fal's API did not answer in time.") from error
@@ -226,18 +211,6 @@ def _make_session() -> aiohttp.ClientSession:
         auto_decompress=False,
         trust_env=False,
     )
-
-
-async def _read(response: aiohttp.ClientResponse) -> bytes:
-    """Read a body that is not larger than `MAX_ANSWER`. Raises SourceUnavailable."""
-    pieces, size = [], 0
-    while piece := await response.content.readany():
-        pieces.append(piece)
-        size += len(piece)
-        if size > MAX_ANSWER:
-            response.close()
-            raise SourceUnavailable("fal's API answers with more than 8 MiB.")
-    return b"".join(pieces)
 
 
 def _refuse(status: int, rest: str | None) -> None:

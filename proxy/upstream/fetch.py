@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import closing, suppress
-from types import TracebackType
-from typing import Self
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -31,7 +29,7 @@ from proxy.upstream.body import UpstreamBody
 from proxy.upstream.border import FOREIGN, translate
 from proxy.upstream.breaker import Breakers, Rules
 from proxy.upstream.content_range import range_field
-from proxy.upstream.session import make_session
+from proxy.upstream.session import SessionOwner, make_session
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _HEAD_REFUSED = frozenset({400, 403, 405, 501})
@@ -40,11 +38,8 @@ _MOST_HOSTS = 1024
 _RANGES_FORGOTTEN_AFTER = 600.0
 
 
-class Upstream:
-    """Fetches clips from the hosts that the settings allow.
-
-    Use as an async context manager, or close it. The session is made on first use.
-    """
+class Upstream(SessionOwner):
+    """Fetches clips from the hosts that the settings allow."""
 
     def __init__(
         self,
@@ -57,11 +52,10 @@ class Upstream:
 
         Raises SettingsError for a host on the list that is none.
         """
+        super().__init__(lambda: make_session(settings, resolver))
         self._settings = settings
         self._policy = Policy.of(settings.upstream_hosts, insecure=settings.upstream_allow_insecure)
         self._clock = clock or Clock()
-        self._resolver = resolver
-        self._session: aiohttp.ClientSession | None = None
         self._slots = asyncio.Semaphore(settings.upstream_max_connections)
         self._breakers = Breakers(
             Rules(
@@ -71,22 +65,6 @@ class Upstream:
         self._ranges_ignored: TTLCache[str, bool] = TTLCache(
             _MOST_HOSTS, _RANGES_FORGOTTEN_AFTER, timer=self._clock.monotonic
         )
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Close every connection; bodies that are still being read fail."""
-        if self._session is not None:
-            await self._session.close()
 
     async def open(
         self, url: str, start: int = 0, stop: int | None = None, *, validator: str | None = None
@@ -215,12 +193,10 @@ class Upstream:
     async def _request(
         self, method: str, url: str, fields: dict[str, str]
     ) -> aiohttp.ClientResponse:
-        if self._session is None:
-            self._session = make_session(self._settings, self._resolver)
         try:
             # Without an end until the request has been sent: connecting has a limit of its own.
             async with asyncio.timeout(None) as limit:
-                return await self._session.request(
+                return await self.session().request(
                     method,
                     URL(url, encoded=True),
                     headers=fields,

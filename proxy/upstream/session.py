@@ -1,13 +1,16 @@
 """The aiohttp session that clips are fetched with, and the guard on where it connects to.
 
-Belongs here: how connections upstream are made. Must not know: what is asked over them.
+Belongs here: how connections upstream are made, and who closes them. Must not know: what is asked
+over them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from types import SimpleNamespace
+from collections.abc import Callable
+from types import SimpleNamespace, TracebackType
+from typing import Self
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
@@ -22,6 +25,37 @@ _IDLE = 30.0
 
 AddressInfo = tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int]]
 """What `socket.getaddrinfo` returns, as aiohttp hands it to a socket factory."""
+
+
+class SessionOwner:
+    """Has an aiohttp session, made on first use. An async context manager, or to be closed."""
+
+    def __init__(self, make: Callable[[], aiohttp.ClientSession]) -> None:
+        """Take what makes the session; it is called with a running loop, once at most."""
+        self._make = make
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close every connection; what is being asked or read fails."""
+        if self._session is not None:
+            await self._session.close()
+
+    def session(self) -> aiohttp.ClientSession:
+        """The session."""
+        if self._session is None:
+            self._session = self._make()
+        return self._session
 
 
 class PrivateAddress(OSError):
