@@ -13,7 +13,7 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import ParamSpec, Self, TypeVar
+from typing import Self
 
 from proxy.errors import (
     BucketError,
@@ -29,15 +29,9 @@ from proxy.storage.directory_files import Found, ObjectFiles
 from proxy.storage.disk_threads import Disk, mapped_errors
 from proxy.storage.file_stream import FileStream
 
-READ_CHUNK = 1024 * 1024
 LIST_BATCH = 256
 Batch = list[ObjectInfo | None]
 """Named out here, where `list` is not yet the protocol's method."""
-THREADS = 8
-"""Enough to keep a disk busy; fsync must not take the default executor's threads from others."""
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 class DirectoryBucket:

@@ -79,11 +79,6 @@ async def origin_of(
         yield origin
 
 
-def breaks_off_when(told: asyncio.Event) -> Behaviour:
-    """A source that pauses once the first part is there, and then ends too soon."""
-    return Behaviour(stall_at=5 * MIB + 100, stall_until=told, cut_at=5 * MIB + 200)
-
-
 async def landed(origin: Origin) -> None:
     """Wait until no fill is under way."""
 

@@ -28,7 +28,6 @@ from tests.fixtures.raw import raw_client
 from tests.fixtures.servers import free_port, stop, wait_until
 
 OLD, NEW = make_clip(600_000, 100), make_clip(700_000, 101)
-NEWER = make_clip(650_000, 102)
 
 
 async def repoint(origin: Origin, data: bytes, path: str, how: Behaviour | None = None) -> None:
