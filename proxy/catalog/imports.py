@@ -238,12 +238,7 @@ def parse_body(request_id: str, data: bytes, check: Check | None = None) -> Regi
     Fields that a generation has but that nobody may set (status, etag, …) are passed over, so
     that what was read can be written back. Raises BadRequest that lists every mistake.
     """
-    try:
-        body = orjson.loads(data)
-    except orjson.JSONDecodeError as error:
-        raise BadRequest(f"The body is not JSON: {error}") from error
-    if not isinstance(body, dict):
-        raise BadRequest("The body must be a JSON object")
+    body = said.json_object(data)
     unknown = sorted(body.keys() - said.KNOWN_NAMES - _ROW_NAMES)
     mistakes = [f"{name[:80]!r} is not a field" for name in unknown]
     named = body.pop("request_id", body.pop("id", None))

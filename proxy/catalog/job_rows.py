@@ -35,14 +35,12 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.dml import ReturningDelete
 
+from proxy.catalog.rows import IDS_AT_ONCE
 from proxy.catalog.tables import jobs
 from proxy.records import Job, JobKind
 
 Key = tuple[str, JobKind]
 """What names a job: the generation's id, and what is to be done."""
-
-IDS_AT_ONCE: Final = 5000
-"""Both databases take some 32,000 parameters in one statement."""
 
 JOBS_AT_ONCE: Final = IDS_AT_ONCE * len(JobKind)
 

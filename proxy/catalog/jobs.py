@@ -19,6 +19,7 @@ from proxy.catalog.engine import Catalog
 from proxy.catalog.job_list import JobCounts
 from proxy.catalog.job_rows import Key, NewJob
 from proxy.catalog.pages import Page
+from proxy.catalog.rows import IDS_AT_ONCE
 from proxy.catalog.tables import jobs
 from proxy.clock import Clock
 from proxy.records import Job, JobKind, JobState
@@ -44,8 +45,8 @@ class Jobs:
         Many are filed in several transactions: repeating the call after an outage is harmless.
         """
         filed = 0
-        for start in range(0, len(new), job_rows.IDS_AT_ONCE):
-            some = new[start : start + job_rows.IDS_AT_ONCE]
+        for start in range(0, len(new), IDS_AT_ONCE):
+            some = new[start : start + IDS_AT_ONCE]
 
             async def work(connection: AsyncConnection, some: Sequence[NewJob] = some) -> int:
                 return len(await job_rows.file(connection, some, self._clock.now(), revive=revive))

@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 _ATTEMPTS: Final = 10
 _COLUMNS: Final = tuple(field.name for field in fields(Generation))
-_IDS_AT_ONCE: Final = 5000
+IDS_AT_ONCE: Final = 5000
 """Both databases take some 32,000 parameters in one statement."""
 
 
@@ -95,8 +95,8 @@ async def lock(connection: AsyncConnection, ids: Iterable[str]) -> dict[str, Gen
     knows no FOR UPDATE and needs none: the transaction is the only writer.
     """
     wanted, found = sorted(ids), {}
-    for start in range(0, len(wanted), _IDS_AT_ONCE):
-        some = {"ids": wanted[start : start + _IDS_AT_ONCE]}
+    for start in range(0, len(wanted), IDS_AT_ONCE):
+        some = {"ids": wanted[start : start + IDS_AT_ONCE]}
         for row in await connection.execute(_LOCKING, some):
             found[row.request_id] = generation(row)
     return found

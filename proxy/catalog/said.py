@@ -14,7 +14,9 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from proxy.errors import FirstviewError
+import orjson
+
+from proxy.errors import BadRequest, FirstviewError
 from proxy.records import REQUEST_ID, Registration
 
 Check = Callable[[str], object]
@@ -29,10 +31,21 @@ _MOST_PIXELS: Final = 2**31 - 1
 _YEARS: Final = range(1970, 3000)
 """Of a generation: what is counted from its times has to be a time too, wherever it is kept."""
 _DIGITS: Final = re.compile(r"[0-9]{1,19}")
-_HASH: Final = re.compile(r"[0-9a-f]{64}")
-_NO_TEXT: Final = re.compile(r"[\x00\ud800-\udfff]")
+HASH: Final = re.compile(r"[0-9a-f]{64}")
+NO_TEXT: Final = re.compile(r"[\x00\ud800-\udfff]")
 """NUL, which PostgreSQL takes in no text, and halves of surrogate pairs, which are in no UTF-8."""
 _SPACE_OR_CONTROL: Final = re.compile(r"[\x00-\x20\x7f]")
+
+
+def json_object(data: bytes) -> dict[str, Any]:
+    """Read a body that has to be a JSON object. Raises BadRequest."""
+    try:
+        body = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"The body is not JSON: {error}") from error
+    if not isinstance(body, dict):
+        raise BadRequest("The body must be a JSON object")
+    return body
 
 
 def read(row: Mapping[str, object], check: Check | None = None) -> Registration | list[str]:
@@ -87,7 +100,7 @@ def _text(value: object, longest: int) -> str:
         raise ValueError(f"must be text, not {_shown(value)}")  # noqa: TRY004 - one error for all
     if len(value) > longest:
         raise ValueError(f"is longer than {longest} characters")
-    if _NO_TEXT.search(value):
+    if NO_TEXT.search(value):
         raise ValueError("holds characters that no text may have")
     return value
 
@@ -130,7 +143,7 @@ def _prompt(value: object) -> str:
 
 def _hash(value: object) -> str:
     text = value.lower() if isinstance(value, str) else ""
-    if _HASH.fullmatch(text) is None:
+    if HASH.fullmatch(text) is None:
         raise ValueError(f"must be a SHA-256 in 64 hex digits, not {_shown(value)}")
     return text
 

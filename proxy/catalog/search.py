@@ -18,7 +18,6 @@ more than `MAX_LOOKED_AT` rows for one page, so no question is slow, however rar
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -30,6 +29,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from proxy.catalog import cursors, prompts, rows
 from proxy.catalog.engine import Catalog
 from proxy.catalog.pages import MAX_PAGE, Page
+from proxy.catalog.said import HASH, NO_TEXT
 from proxy.catalog.tables import generations
 from proxy.errors import BadRequest
 from proxy.records import REQUEST_ID, Generation, Status
@@ -39,8 +39,6 @@ MAX_LOOKED_AT: Final = 150
 
 _BEHIND_ANY_ID: Final = "\x7f"
 """Sorts after every character that an id may have."""
-_HASH: Final = re.compile(r"[0-9a-f]{64}")
-_NO_TEXT: Final = re.compile("[\0\ud800-\udfff]")
 _TABLE: Final = generations.c
 _LOOKED: Final = generations.alias("looked")
 """Made once: copying all the columns takes longer than the question that they are for."""
@@ -239,7 +237,7 @@ def _last_looked_at() -> Select[*tuple[Any, ...]]:
 
 
 def _text(name: str, value: str | None) -> str | None:
-    if value is not None and _NO_TEXT.search(value):
+    if value is not None and NO_TEXT.search(value):
         raise BadRequest(f"{name} holds characters that no text may have")
     return value
 
@@ -253,7 +251,7 @@ def _prefix(prefix: str) -> str:
 def _hash(prompt: str | None, said: str | None) -> str | None:
     if said is not None:
         said = said.lower()
-        if _HASH.fullmatch(said) is None:
+        if HASH.fullmatch(said) is None:
             raise BadRequest("prompt_hash must be a SHA-256 in 64 hex digits")
     if prompt is None:
         return said

@@ -76,12 +76,7 @@ class Body:
 
     def __init__(self, data: bytes, known: frozenset[str]) -> None:
         """Read it; raises BadRequest for what is no such object, or has any other field."""
-        try:
-            body = orjson.loads(data)
-        except orjson.JSONDecodeError as error:
-            raise BadRequest(f"The body is not JSON: {error}") from error
-        if not isinstance(body, dict):
-            raise BadRequest("The body must be a JSON object")
+        body = said.json_object(data)
         if unknown := sorted(body.keys() - known):
             raise BadRequest("; ".join(f"{name[:80]!r} is not a field" for name in unknown))
         self._said = {name: value for name, value in body.items() if value is not None}
