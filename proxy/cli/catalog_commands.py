@@ -9,13 +9,12 @@ from typing import Annotated
 
 import typer
 
+from proxy.cli.options import Json
 from proxy.records import Status
 
 # ruff: noqa: PLC0415 - importing what one command needs would slow down all others
 
 app = typer.Typer(no_args_is_help=True, help="Find clips, and look after the catalog.")
-
-Json = Annotated[bool, typer.Option("--json", help="Write the result as JSON.")]
 
 
 @app.command()

@@ -21,6 +21,7 @@ from rich.progress import Progress as Bars
 from proxy.app.places import of_new_rows
 from proxy.catalog.engine import open_catalog
 from proxy.catalog.rebuild import Rebuild, Restored
+from proxy.cli.exit_codes import PARTLY
 from proxy.delivery.rebuild import Progress, rebuild
 from proxy.errors import FirstviewError
 from proxy.settings import Settings
@@ -51,7 +52,7 @@ def run(settings: Settings, *, as_json: bool, dry_run: bool) -> int:
     show(progress, time.monotonic() - started, dry_run=dry_run)
     if failure is not None:
         raise type(failure)(f"{failure.detail} Run the same again for the rest.") from failure
-    return 1 if progress.skipped else 0
+    return PARTLY if progress.skipped else 0
 
 
 async def _rebuild(settings: Settings, progress: Progress, *, dry_run: bool) -> None:

@@ -14,6 +14,7 @@ from proxy.app.places import of_new_rows
 from proxy.catalog.engine import Catalog
 from proxy.catalog.generations import Generations
 from proxy.catalog.jobs import Jobs
+from proxy.cli.exit_codes import PARTLY
 from proxy.cli.jobs_list import as_dict, due
 from proxy.cli.lookups import print_json, with_catalog
 from proxy.cli.words import printable, size
@@ -39,7 +40,7 @@ def run(settings: Settings, request_id: str, *, as_json: bool) -> int:
     if row is None:
         known = f"firstview: the catalog knows no generation {printable(request_id)!r}"
         print(known, file=sys.stderr)
-        return 1
+        return PARTLY
     if as_json:
         print_json({**asdict(row), "jobs": [as_dict(job, now) for job in jobs]})
         return 0

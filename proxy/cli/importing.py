@@ -25,6 +25,7 @@ from proxy.catalog.engine import open_catalog
 from proxy.catalog.generations import Generations
 from proxy.catalog.imports import Refused
 from proxy.catalog.said import Check
+from proxy.cli.exit_codes import PARTLY, WRONG
 from proxy.errors import CatalogError, SettingsError
 from proxy.records import Registration
 from proxy.settings import Settings
@@ -91,8 +92,8 @@ class Report:
     def exit_code(self) -> int:
         """0: all rows were usable; 1: some; 2: none."""
         if not self.usable:
-            return 2
-        return 1 if self.refused else 0
+            return WRONG
+        return PARTLY if self.refused else 0
 
 
 def run(

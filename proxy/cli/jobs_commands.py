@@ -9,13 +9,13 @@ from typing import Annotated
 
 import typer
 
+from proxy.cli.options import Json
 from proxy.records import JobKind, JobState
 
 # ruff: noqa: PLC0415 - importing what one command needs would slow down all others
 
 app = typer.Typer(no_args_is_help=True, help="See what is still to be done, and try it again.")
 
-Json = Annotated[bool, typer.Option("--json", help="Write the result as JSON.")]
 Kind = Annotated[JobKind | None, typer.Option(help="Only jobs of this kind.")]
 
 

@@ -12,6 +12,7 @@ from typing import Final
 from proxy.catalog.engine import Catalog
 from proxy.catalog.jobs import Jobs
 from proxy.catalog.sweeping import Sweeping
+from proxy.cli.exit_codes import PARTLY
 from proxy.cli.lookups import print_json, with_catalog
 from proxy.errors import SettingsError
 from proxy.records import JobKind
@@ -48,10 +49,10 @@ def run(
     retried, without = with_catalog(settings, work)
     if as_json:
         print_json({"retried": retried, "without_job": without})
-        return 1 if without else 0
+        return PARTLY if without else 0
     print(f"{retried} {'job begins' if retried == 1 else 'jobs begin'} anew")
     for name in without[:_SHOWN]:
         print(f"{name} has no such job", file=sys.stderr)
     if len(without) > _SHOWN:
         print(f"… and {len(without) - _SHOWN} more have none", file=sys.stderr)
-    return 1 if without else 0
+    return PARTLY if without else 0

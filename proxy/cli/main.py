@@ -19,12 +19,11 @@ import typer
 
 from proxy import __version__
 from proxy.cli import catalog_commands, jobs_commands
+from proxy.cli.exit_codes import FAILED, WRONG
+from proxy.cli.options import Json
 from proxy.errors import FirstviewError, RequestError, SettingsError
 
 # ruff: noqa: PLC0415 - importing what one command needs would slow down all others
-
-_WRONG = 2
-_FAILED = 3
 
 _SERVING = "Serving"
 _OWNING = "Making clips yours"
@@ -40,8 +39,6 @@ app = typer.Typer(
 )
 app.add_typer(catalog_commands.app, name="catalog", rich_help_panel=_LOOKING)
 app.add_typer(jobs_commands.app, name="jobs", rich_help_panel=_LOOKING)
-
-Json = Annotated[bool, typer.Option("--json", help="Write the result as JSON.")]
 
 
 def _show_version(value: bool) -> None:
@@ -238,11 +235,11 @@ def main() -> None:
         app()
     except SettingsError as error:
         print(error.detail, file=sys.stderr)
-        sys.exit(_WRONG)
+        sys.exit(WRONG)
     except FirstviewError as error:
         print(f"firstview: {error.detail}", file=sys.stderr)
-        sys.exit(_WRONG if isinstance(error, RequestError) else _FAILED)
+        sys.exit(WRONG if isinstance(error, RequestError) else FAILED)
     except BrokenPipeError:
         # `firstview config | head`: whoever read has enough; Python would complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(_FAILED)
+        sys.exit(FAILED)

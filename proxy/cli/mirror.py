@@ -15,6 +15,7 @@ from typing import Any, Final
 from proxy.app import App
 from proxy.catalog.search import Search
 from proxy.catalog.sweeping import Sweeping
+from proxy.cli.exit_codes import FAILED, PARTLY, WRONG
 from proxy.cli.lookups import print_json
 from proxy.cli.mirror_clips import AllClips, NamedClips
 from proxy.cli.mirror_progress import Display, Sample
@@ -28,9 +29,6 @@ from proxy.settings import Settings
 from proxy.storage import keys
 from proxy.telemetry.metrics import Metrics
 
-_PARTLY: Final = 1
-_WRONG: Final = 2
-_FAILED: Final = 3
 _SHOWN: Final = 10
 
 
@@ -79,8 +77,8 @@ class _Run:
             if not tally.failed:
                 return 0
             unknown = tally.reasons[UNKNOWN.partition(":")[0]]
-            return _WRONG if unknown == tally.settled else _PARTLY
-        return _FAILED if tally.away is not None else self.stop.exit_code
+            return WRONG if unknown == tally.settled else PARTLY
+        return FAILED if tally.away is not None else self.stop.exit_code
 
 
 def run(settings: Settings, wish: Wish, *, as_json: bool) -> int:

@@ -10,13 +10,11 @@ import sys
 from dataclasses import asdict
 
 from proxy.app import App
+from proxy.cli.exit_codes import FAILED, PARTLY
 from proxy.cli.lookups import print_json
 from proxy.cli.running import Stop, log_no_less_than, until_stopped
 from proxy.jobs.sweep import SweepReport
 from proxy.settings import Settings
-
-_PARTLY = 1
-_FAILED = 3
 
 
 def run(settings: Settings, *, as_json: bool) -> int:
@@ -31,12 +29,12 @@ def run(settings: Settings, *, as_json: bool) -> int:
         return report.exit_code
     if report is None:
         print("firstview: another process is sweeping just now", file=sys.stderr)
-        return _FAILED
+        return FAILED
     if as_json:
         print_json(asdict(report))
     else:
         _print(report, settings)
-    return _PARTLY if report.aborted_uploads is None else 0
+    return PARTLY if report.aborted_uploads is None else 0
 
 
 async def _sweep(settings: Settings, stop: Stop) -> SweepReport | Stop | None:
