@@ -8,7 +8,8 @@ schema is, or any statement beyond those that set up.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+import contextlib
+from collections.abc import Coroutine, Iterator
 from dataclasses import replace
 from typing import Any, Final, Protocol, TypeVar
 
@@ -43,6 +44,17 @@ _LONGEST_TABLE_LOCK_WAIT: Final = "10s"
 """Everyone else queues behind a migration that waits for a table, so it gives up early."""
 
 log = structlog.get_logger()
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """Turn what means that the database is away into CatalogUnavailable."""
+    try:
+        yield
+    except Exception as error:
+        if is_away(error):
+            raise CatalogUnavailable from error
+        raise
 
 
 class Connections(Protocol):
@@ -109,13 +121,9 @@ class Catalog:
         task = asyncio.create_task(running)
         self._running.add(task)
         task.add_done_callback(self._finished)
-        try:
+        with _translated():
             async with asyncio.timeout(self._limits.call):
                 return await asyncio.shield(task)
-        except Exception as error:
-            if is_away(error):
-                raise CatalogUnavailable from error
-            raise
 
     def _finished(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
@@ -167,7 +175,7 @@ async def migrate_catalog(url: str, limits: Limits | None = None) -> str | None:
     the others find it done. A newer schema is left alone. Raises as `open_catalog` does.
     """
     limits = limits or Limits()
-    try:
+    with _translated():
         if url.startswith("sqlite:"):
             await make_sqlite_file(url, limits)
             return await asyncio.to_thread(_migrate_sqlite, url)
@@ -176,10 +184,6 @@ async def migrate_catalog(url: str, limits: Limits | None = None) -> str | None:
             return await _migrate_postgres(engine)
         finally:
             await engine.dispose()
-    except Exception as error:
-        if is_away(error):
-            raise CatalogUnavailable from error
-        raise
 
 
 def _migrate_sqlite(url: str) -> str | None:
@@ -210,13 +214,9 @@ async def connect(url: str, limits: Limits) -> Catalog:
     """A catalog at a schema that nobody has looked at; else as `open_catalog`."""
     if not url.startswith("sqlite:"):
         return Catalog(InLoop(_postgres(url, limits)), limits)
-    try:
+    with _translated():
         await make_sqlite_file(url, limits)
         connections = await asyncio.to_thread(sqlite_connections, url, limits)
-    except Exception as error:
-        if is_away(error):
-            raise CatalogUnavailable from error
-        raise
     return Catalog(connections, limits)
 
 
