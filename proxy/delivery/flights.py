@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterator
 
+from proxy.delivery.bell import Bell
 from proxy.delivery.sources import Source
 from proxy.delivery.tail import Tail
 from proxy.errors import FirstviewError, Overloaded
@@ -51,7 +52,7 @@ class Flight:
         self.task: asyncio.Task[None] | None = None
         self._holders = 1
         self._ready: asyncio.Future[ClipFacts] = asyncio.get_running_loop().create_future()
-        self._waiters: list[asyncio.Future[None]] = []
+        self._bell = Bell()
 
     @property
     def is_ready(self) -> bool:
@@ -70,9 +71,7 @@ class Flight:
         streamed through from `source`. Raises what made the fill fail before its first byte.
         """
         if not self._ready.done():
-            waiter = asyncio.get_running_loop().create_future()  # a shield takes one more turn
-            self._waiters.append(waiter)
-            await waiter
+            await self._bell.rung()  # a shield takes one more turn
         return self._ready.result()
 
     def land(self, facts: ClipFacts) -> None:
@@ -80,7 +79,7 @@ class Flight:
         self.facts = facts
         if not self._ready.done():
             self._ready.set_result(facts)
-            self._wake()
+            self._bell.ring()
 
     def fail(self, error: FirstviewError) -> None:
         """Tell the waiting viewers, and those who are reading."""
@@ -88,15 +87,9 @@ class Flight:
         if not self._ready.done():
             self._ready.set_exception(error)
             self._ready.exception()  # a flight without viewers has nobody to retrieve it
-            self._wake()
+            self._bell.ring()
         if self.spool is not None:
             self.spool.fail(error)
-
-    def _wake(self) -> None:
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
 
     def board(self, spool: Tail) -> None:
         """Keep the file that viewers read from, open until the last of them is gone."""

@@ -95,7 +95,7 @@ class Spool(Tail):
         """
         await self._in_thread(lambda: self._write(chunk))
         self.mark.advance(len(chunk))
-        self._wake()
+        self._bell.ring()
 
     def _write(self, chunk: bytes | memoryview) -> None:
         if self._beside is not None and self._named:  # or it would be said of the name's next file
@@ -131,7 +131,7 @@ class Spool(Tail):
         """Let viewers have the last byte, in every process: the clip is what it says it is."""
         self.mark.verify()
         spool_file.mark_whole(self.fd)
-        self._wake()
+        self._bell.ring()
 
     def give_up(self) -> None:
         """Let whoever follows know that there is no room for the rest."""
@@ -210,14 +210,14 @@ class Spool(Tail):
     def follow(self, size: int) -> None:
         """Let viewers have what another process has written by now."""
         self.mark.follow(size)
-        self._wake()
+        self._bell.ring()
 
     def found_whole(self, length: int) -> None:
         """Let viewers have the last byte, which another process has verified."""
         self.mark.announce(length)
         self.mark.follow(length)
         self.mark.verify()
-        self._wake()
+        self._bell.ring()
 
     async def take_over(self, each: Callable[[memoryview], None]) -> None:
         """Hash what an earlier filler has written, as if it came now; `each` sees all of it too.
@@ -229,7 +229,7 @@ class Spool(Tail):
         size = self.size
         await self._in_thread(lambda: self._catch_up(size, each))
         self.mark.take_over(size)
-        self._wake()
+        self._bell.ring()
 
     async def knock(self) -> None:
         """Let the process that fills the clip know that it is watched here."""

@@ -9,10 +9,10 @@ of them at once.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import os
 
+from proxy.delivery.bell import Bell
 from proxy.delivery.watermark import Watermark
 from proxy.errors import CorruptClip, FirstviewError
 from proxy.storage.descriptor import Descriptor
@@ -26,7 +26,7 @@ class Tail(Descriptor):
         """Own the descriptor from here on; the maker is its first user."""
         super().__init__(fd)
         self.mark = Watermark()
-        self._waiters: list[asyncio.Future[None]] = []
+        self._bell = Bell()
 
     @classmethod
     def whole(cls, fd: int, length: int) -> Tail:
@@ -47,33 +47,23 @@ class Tail(Descriptor):
                 raise self.mark.failure
             if self.mark.verified:
                 break
-            waiter = asyncio.get_running_loop().create_future()
-            self._waiters.append(waiter)
-            await waiter
+            await self._bell.rung()
         return readable
 
     async def ended(self) -> None:
         """Wait until the clip is whole or failed; raises nothing."""
         while not self.mark.ended:
-            waiter = asyncio.get_running_loop().create_future()
-            self._waiters.append(waiter)
-            await waiter
+            await self._bell.rung()
 
     def announce(self, length: int) -> None:
         """Say how long the clip is; viewers can be answered from here on."""
         self.mark.announce(length)
-        self._wake()
+        self._bell.ring()
 
     def fail(self, error: FirstviewError) -> None:
         """End the waiting of every viewer who has read all there is."""
         self.mark.fail(error)
-        self._wake()
-
-    def _wake(self) -> None:
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+        self._bell.ring()
 
     async def proof(self, position: int) -> hashlib._Hash:
         """The SHA-256 of the first `position` bytes, read again, whoever wrote them.
