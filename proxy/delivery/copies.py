@@ -6,7 +6,6 @@ the clip, or which file is believed.
 
 from __future__ import annotations
 
-import asyncio
 import os
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -48,7 +47,7 @@ class CopySource(UpstreamSource):
             validator=f'"{self.file.facts.etag}"',
             last_modified=self.file.facts.last_modified,
         )
-        return CopyStream(head, os.dup(self.file.fd), end, self.executor)
+        return CopyStream(head, self.file.acquire(), end, self.executor)
 
     async def ask(self) -> ClipFacts:
         """The copy's own facts."""
@@ -62,21 +61,24 @@ class CopySource(UpstreamSource):
 class CopyStream:
     """A whole clip's file, read a chunk at a time on the disk's threads; see `ByteStream`."""
 
-    def __init__(self, head: BodyHead, fd: int, stop: int, executor: Executor) -> None:
-        """Own the descriptor."""
+    def __init__(self, head: BodyHead, file: OpenFile, stop: int, executor: Executor) -> None:
+        """Own one use of the file."""
         self.head = head
-        self._fd = fd
+        self._file: OpenFile | None = file
         self._at = head.start
         self._stop = stop
         self._executor = executor
 
     async def read(self) -> bytes:
         """See `ByteStream.read`."""
-        wanted = min(_COPY_CHUNK, self._stop - self._at)
+        if self._file is None:
+            raise SourceUnavailable("the copy was closed while it was being read")
+        wanted, at = min(_COPY_CHUNK, self._stop - self._at), self._at
         if wanted <= 0:
             return b""
-        fd, at, loop = os.dup(self._fd), self._at, asyncio.get_running_loop()
-        chunk = await loop.run_in_executor(self._executor, _read_and_close, fd, wanted, at)
+        chunk = await self._file.read(
+            self._executor, lambda fd, size: os.pread(fd, size, at), wanted
+        )
         if not chunk:
             raise SourceUnavailable("the copy on the local disk was cut short")
         self._at += len(chunk)
@@ -84,13 +86,6 @@ class CopyStream:
 
     async def close(self) -> None:
         """See `ByteStream.close`."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-
-def _read_and_close(fd: int, size: int, offset: int) -> bytes:
-    try:
-        return os.pread(fd, size, offset)
-    finally:
-        os.close(fd)
+        if self._file is not None:
+            self._file.release()
+            self._file = None

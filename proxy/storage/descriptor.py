@@ -1,6 +1,7 @@
 """A descriptor that several users share: open for as long as any of them needs it.
 
-Belongs here: counting its users, and reading by it in a thread. Must not know: what is behind it.
+Belongs here: having one opened and reading by it in a thread, and counting its users. Must not
+know: what is behind it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,22 @@ from concurrent.futures import Executor
 from typing import Self, TypeVar
 
 T = TypeVar("T")
+
+
+async def opened(opening: asyncio.Future[T | None], fd_of: Callable[[T], int]) -> T | None:
+    """What a thread opens; closed again if whoever waits for it is cancelled meanwhile."""
+
+    def close(_opening: asyncio.Future[T | None]) -> None:
+        if not opening.cancelled() and opening.exception() is None:
+            found = opening.result()
+            if found is not None:
+                os.close(fd_of(found))
+
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        opening.add_done_callback(close)
+        raise
 
 
 class Descriptor:

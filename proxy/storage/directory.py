@@ -7,7 +7,6 @@ or what is done with objects.
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import os
 from collections.abc import AsyncIterator, Iterator
@@ -24,6 +23,7 @@ from proxy.errors import (
 )
 from proxy.storage import keys
 from proxy.storage.bucket import LocalObject, NewObject, ObjectInfo
+from proxy.storage.descriptor import opened
 from proxy.storage.directory_commit import Conflict, Placing
 from proxy.storage.directory_files import Found, ObjectFiles
 from proxy.storage.disk_threads import Disk, mapped_errors
@@ -131,12 +131,8 @@ class DirectoryBucket:
 
     async def _look(self, key: str) -> Found | None:
         looking = self._disk.start(self._files.look, key)
-        try:
-            with mapped_errors():
-                return await asyncio.shield(looking)
-        except asyncio.CancelledError:
-            looking.add_done_callback(_close_found)
-            raise
+        with mapped_errors():
+            return await opened(looking, lambda found: found.fd)
 
     def _next_batch(self, walk: Iterator[str]) -> Batch:
         return [self._files.head(key) for key in itertools.islice(walk, LIST_BATCH)]
@@ -163,14 +159,6 @@ class DirectoryUpload:
     async def abort(self) -> bool:
         """Do nothing: what commit did not finish it has removed itself."""
         return True
-
-
-def _close_found(looking: asyncio.Future[Found | None]) -> None:
-    """Close what a look-up that nobody waits for any more has opened."""
-    if not looking.cancelled() and looking.exception() is None:
-        found = looking.result()
-        if found is not None:
-            os.close(found.fd)
 
 
 def _check_version(found: Found, etag: str | None) -> None:

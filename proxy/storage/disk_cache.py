@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import itertools
-import os
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
 from pathlib import Path
@@ -27,6 +26,7 @@ from prometheus_client import Counter
 from proxy.records import ClipFacts
 from proxy.storage import keys
 from proxy.storage.cached_files import CachedFiles
+from proxy.storage.descriptor import opened
 from proxy.storage.free_space import FreeSpace
 from proxy.storage.janitor import Janitor
 from proxy.storage.open_files import OpenFile
@@ -139,10 +139,7 @@ class DiskCache:
         loop = asyncio.get_running_loop()
         opening = loop.run_in_executor(self._executor, self._files.open, request_id)
         try:
-            found = await asyncio.shield(opening)
-        except asyncio.CancelledError:  # a viewer who left
-            opening.add_done_callback(_close_found)
-            raise
+            found = await opened(opening, lambda found: found[0])
         except OSError as error:  # too many open files, say: the clip itself may be as good as ever
             log.warning("a cached clip cannot be opened", request_id=request_id, error=str(error))
             return None
@@ -281,11 +278,3 @@ class DiskCache:
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, call)
-
-
-def _close_found(opening: asyncio.Future[tuple[int, ClipFacts] | None]) -> None:
-    """Close what a look-up that nobody waits for any more has opened."""
-    if not opening.cancelled() and opening.exception() is None:
-        found = opening.result()
-        if found is not None:
-            os.close(found[0])

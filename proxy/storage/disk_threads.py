@@ -39,7 +39,7 @@ class Disk:
 
     def __init__(self) -> None:
         """Start no thread before there is work for it."""
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="directory-bucket")
+        self.threads = ThreadPoolExecutor(THREADS, thread_name_prefix="directory-bucket")
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do blocking work in a thread. Work once begun is ended, whether waited for or not."""
@@ -49,11 +49,11 @@ class Disk:
     def start(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
         """The same without waiting, and with the operating system's own errors."""
         call = functools.partial(work, *args, **kwargs)
-        return asyncio.get_running_loop().run_in_executor(self._threads, call)
+        return asyncio.get_running_loop().run_in_executor(self.threads, call)
 
     async def close(self) -> None:
         """Wait for what is being written, then let go of the threads."""
-        await asyncio.to_thread(self._threads.shutdown)
+        await asyncio.to_thread(self.threads.shutdown)
 
 
 @contextlib.contextmanager

@@ -9,8 +9,9 @@ import os
 
 from proxy.errors import BucketUnavailable, CorruptClip
 from proxy.records import BodyHead
+from proxy.storage.descriptor import Descriptor
 from proxy.storage.directory_files import Found
-from proxy.storage.disk_threads import Disk
+from proxy.storage.disk_threads import Disk, mapped_errors
 
 READ_CHUNK = 1024 * 1024
 
@@ -33,21 +34,23 @@ class FileStream:
             last_modified=found.info.last_modified,
             metadata=dict(found.info.metadata),
         )
-        self._fd: int | None = found.fd
+        self._file: Descriptor | None = Descriptor(found.fd)
         self._offset = start
         self._end = end
         self._disk = disk
 
     async def read(self) -> bytes:
         """See `ByteStream.read`; BucketUnavailable if the file was cut short meanwhile."""
-        if self._fd is None:
+        if self._file is None:
             raise BucketUnavailable("the object was closed while it was being read")
         wanted = min(READ_CHUNK, self._end - self._offset)
         if wanted == 0:
             return b""
-        # A descriptor of its own: if this read is given up, the thread still needs one.
-        fd = os.dup(self._fd)
-        chunk = await self._disk.run(_read_and_close, fd, wanted, self._offset)
+        offset = self._offset
+        with mapped_errors():
+            chunk = await self._file.read(
+                self._disk.threads, lambda fd, size: os.pread(fd, size, offset), wanted
+            )
         if not chunk:
             raise BucketUnavailable("the object in the bucket was cut short while being read")
         self._offset += len(chunk)
@@ -55,13 +58,6 @@ class FileStream:
 
     async def close(self) -> None:
         """Close the file; may be called again."""
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
-
-
-def _read_and_close(fd: int, size: int, offset: int) -> bytes:
-    try:
-        return os.pread(fd, size, offset)
-    finally:
-        os.close(fd)
+        if self._file is not None:
+            self._file.release()
+            self._file = None
