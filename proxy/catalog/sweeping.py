@@ -36,7 +36,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from proxy.catalog import cursors, job_rows, rows
 from proxy.catalog.engine import Catalog
-from proxy.catalog.tables import generations, jobs
+from proxy.catalog.tables import MICROSECOND, generations, jobs
 from proxy.clock import Clock
 from proxy.errors import BadRequest
 from proxy.records import Generation, Job, JobKind, Status
@@ -45,7 +45,6 @@ PAGE: Final = 4000
 """Generations that are looked at, and jobs that are filed, in one go."""
 
 _STATUS: Final = {JobKind.MIRROR: Status.AVAILABLE, JobKind.RESOLVE: Status.PENDING}
-_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 class Filed(NamedTuple):
@@ -149,7 +148,7 @@ class Sweeping:
             return null()
         made = func.coalesce(generations.c.completed_at, generations.c.created_at)
         if dialect == "sqlite":  # microseconds, as all of its times
-            return type_coerce(made, BigInteger) + self._expires_after // _MICROSECOND
+            return type_coerce(made, BigInteger) + self._expires_after // MICROSECOND
         timestamp = type_coerce(made, postgresql.TIMESTAMP(timezone=True))
         return timestamp + literal(self._expires_after, Interval())
 

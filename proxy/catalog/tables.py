@@ -7,6 +7,8 @@ Belongs here: columns, types, indexes. Must not know: what any change of a row m
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import TypeVar
 
 from sqlalchemy import (
     BigInteger,
@@ -29,13 +31,15 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from proxy.records import JobKind, Status
 
+W = TypeVar("W", bound=StrEnum)
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
+MICROSECOND = timedelta(microseconds=1)
 
 
 def to_microseconds(moment: datetime) -> int:
     """Microseconds between the epoch and an aware time; exact, unlike `timestamp()`."""
-    return (moment - _EPOCH) // _MICROSECOND
+    return (moment - _EPOCH) // MICROSECOND
 
 
 def from_microseconds(count: int) -> datetime:
@@ -79,34 +83,24 @@ class Moment(TypeDecorator[datetime]):
         return value.astimezone(UTC) if isinstance(value, datetime) else from_microseconds(value)
 
 
-class KindText(TypeDecorator[JobKind]):
-    """A job's kind as its word."""
+class Word(TypeDecorator[W]):
+    """One of some words, as its text."""
 
     impl = String(16)
     cache_ok = True
 
-    def process_bind_param(self, value: JobKind | None, dialect: Dialect) -> str | None:  # noqa: ARG002
+    def __init__(self, words: type[W]) -> None:
+        """Take the words."""
+        super().__init__()
+        self.words = words
+
+    def process_bind_param(self, value: W | None, dialect: Dialect) -> str | None:  # noqa: ARG002
         """Write the word."""
         return None if value is None else value.value
 
-    def process_result_value(self, value: str | None, dialect: Dialect) -> JobKind | None:  # noqa: ARG002
+    def process_result_value(self, value: str | None, dialect: Dialect) -> W | None:  # noqa: ARG002
         """Read the word."""
-        return None if value is None else JobKind(value)
-
-
-class StatusText(TypeDecorator[Status]):
-    """A generation's status as its word."""
-
-    impl = String(16)
-    cache_ok = True
-
-    def process_bind_param(self, value: Status | None, dialect: Dialect) -> str | None:  # noqa: ARG002
-        """Write the word."""
-        return None if value is None else value.value
-
-    def process_result_value(self, value: str | None, dialect: Dialect) -> Status | None:  # noqa: ARG002
-        """Read the word."""
-        return None if value is None else Status(value)
+        return None if value is None else self.words(value)
 
 
 # Bytewise order in both databases: keyset pages and prefix searches by range depend on it, and
@@ -119,7 +113,7 @@ generations = Table(
     "generations",
     metadata,
     Column("request_id", _RequestId, primary_key=True),
-    Column("status", StatusText, nullable=False),
+    Column("status", Word(Status), nullable=False),
     Column("model", Text),
     Column("prompt_hash", String(64)),
     Column("prompt", Text),
@@ -157,7 +151,7 @@ jobs = Table(
     "jobs",
     metadata,
     Column("request_id", _RequestId, nullable=False),
-    Column("kind", KindText, nullable=False),
+    Column("kind", Word(JobKind), nullable=False),
     Column("asked", Boolean, nullable=False, server_default=text("false")),
     Column("expires_at", Moment),
     Column("created_at", Moment, nullable=False),
