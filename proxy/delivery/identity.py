@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from proxy.catalog.changes import source_path
 from proxy.records import BodyHead, ClipFacts, Generation
 from proxy.storage import keys
+from proxy.storage.bucket import ObjectInfo
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -72,6 +73,18 @@ def facts_from_object(
         etag=etag or etag_of(object_etag, size),
         last_modified=_whole_seconds(_parse_time(when) or last_modified),
         model=metadata.get(keys.META_MODEL) or (row.model if row else None),
+    )
+
+
+def facts_from_info(request_id: str, row: Generation | None, info: ObjectInfo) -> ClipFacts:
+    """Facts of a clip that the bucket holds, by what it says of the object itself."""
+    return facts_from_object(
+        request_id,
+        row,
+        size=info.size,
+        object_etag=info.etag,
+        last_modified=info.last_modified,
+        metadata=info.metadata,
     )
 
 

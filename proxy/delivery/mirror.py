@@ -207,14 +207,7 @@ class Mirrors:
         info = await self._bucket.head(keys.clip_key(row.request_id))
         if info is None or info.altered:
             return False
-        facts = identity.facts_from_object(
-            row.request_id,
-            row,
-            size=info.size,
-            object_etag=info.etag,
-            last_modified=info.last_modified,
-            metadata=info.metadata,
-        )
+        facts = identity.facts_from_info(row.request_id, row, info)
         distrusted = row.request_id in self._ownership.distrusted
         if distrusted or not self._is_meant(row, facts) or not await is_clip(self._bucket, info):
             return False

@@ -139,14 +139,7 @@ def clip_of(request_id: str, info: ObjectInfo) -> Found:
     """What an object says of itself: ours by its metadata, else adopted as a view would."""
 
     def facts(row: Generation | None) -> ClipFacts | None:
-        said = identity.facts_from_object(
-            request_id,
-            row,
-            size=info.size,
-            object_etag=info.etag,
-            last_modified=info.last_modified,
-            metadata=info.metadata,
-        )
+        said = identity.facts_from_info(request_id, row, info)
         return said if row is None or identity.same_clip(row, said) else None
 
     return Found(
