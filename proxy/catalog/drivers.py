@@ -18,6 +18,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from proxy.catalog import addresses
+from proxy.catalog.at_hand import AtHand
 from proxy.catalog.in_threads import InThreads
 from proxy.errors import SettingsError
 
@@ -64,7 +65,8 @@ def sqlite_connections(url: str, limits: Limits) -> InThreads:
         max_overflow=0,
         pool_timeout=limits.connect,
     )
-    return InThreads(engine, readers=_SQLITE_READERS, writing={WRITES: True})
+    at_hand = AtHand(addresses.sqlite_path(url), engine.dialect)
+    return InThreads(engine, at_hand, readers=_SQLITE_READERS, writing={WRITES: True})
 
 
 def plain_sqlite_engine(url: str, patience: float) -> Engine:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Iterator
+import errno
+from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final, Protocol, TypeVar
 
 import structlog
-from sqlalchemy import func, select, text
+from sqlalchemy import Select, func, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from proxy.catalog import schema
@@ -90,6 +91,18 @@ class Catalog:
         It may await nothing but its connection. Raises CatalogUnavailable.
         """
         return await self._apart(self._connections.read(work))
+
+    def at_hand(
+        self, statement: Select[*tuple[Any, ...]], given: tuple[str, ...]
+    ) -> Sequence[Any] | None:
+        """The first row that a statement selects by a key, at once; None: there is none.
+
+        The statement is kept for good; `given` are its parameters, in their order. Raises
+        BlockingIOError where that would mean to wait, as it does for any database but a local file.
+        """
+        if isinstance(self._connections, InThreads):
+            return self._connections.at_hand.first(statement, given)
+        raise BlockingIOError(errno.EAGAIN, "the catalog is not a local file")
 
     async def write(self, work: Work[T]) -> T:
         """Let `work` read and write in one transaction: committed if it returns, else undone.

@@ -64,8 +64,16 @@ class Generations:
 
     async def get(self, request_id: str) -> Generation | None:
         """Return one generation, or None if the catalog does not know it."""
-        found = await self._read(_ONE, {"request_id": request_id})
-        return rows.generation(found[0]) if found else None
+        try:
+            return self.at_hand(request_id)
+        except BlockingIOError:
+            found = await self._read(_ONE, {"request_id": request_id})
+            return rows.generation(found[0]) if found else None
+
+    def at_hand(self, request_id: str) -> Generation | None:
+        """As `get`, at once. Raises BlockingIOError where that would mean to wait."""
+        row = self._catalog.at_hand(_ONE, (request_id,))
+        return None if row is None else rows.generation(row)
 
     async def count_by_status(self) -> dict[Status, int]:
         """Return how many generations have each status; every status is there."""

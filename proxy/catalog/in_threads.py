@@ -17,6 +17,8 @@ from typing import Any, TypeVar, cast
 from sqlalchemy import Connection, Dialect, Engine
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from proxy.catalog.at_hand import AtHand
+
 T = TypeVar("T")
 Work = Callable[[AsyncConnection], Awaitable[T]]
 
@@ -24,9 +26,15 @@ Work = Callable[[AsyncConnection], Awaitable[T]]
 class InThreads:
     """An engine's connections: as many readers as there are threads, and one writer at a time."""
 
-    def __init__(self, engine: Engine, *, readers: int, writing: dict[str, Any]) -> None:
-        """Own the engine from here on; `writing` are the options of a connection that writes."""
+    def __init__(
+        self, engine: Engine, at_hand: AtHand, *, readers: int, writing: dict[str, Any]
+    ) -> None:
+        """Own the engine from here on; `writing` are the options of a connection that writes.
+
+        `at_hand` reads on the event loop what is there without waiting.
+        """
         self._engine = engine
+        self.at_hand = at_hand
         self._writer = engine.execution_options(**writing)
         self._reads = ThreadPoolExecutor(readers, thread_name_prefix="catalog-read")
         self._writes = ThreadPoolExecutor(1, thread_name_prefix="catalog-write")
@@ -49,6 +57,7 @@ class InThreads:
 
     async def close(self) -> None:
         """Wait for what is running, and close every connection; harmless when repeated."""
+        self.at_hand.close()
         await asyncio.to_thread(self._shut_down)
 
     def _shut_down(self) -> None:

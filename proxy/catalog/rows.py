@@ -5,13 +5,13 @@ Belongs here: the statements that both databases understand. Must not know: why 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import fields
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import ColumnElement, Row, Select, bindparam, select, tuple_, update
+from sqlalchemy import ColumnElement, Select, bindparam, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -78,7 +78,7 @@ def _position(created_at: datetime, request_id: str) -> tuple[ColumnElement[Any]
     return tuple_(table.created_at, table.request_id), place
 
 
-def generation(row: Row[*tuple[Any, ...]]) -> Generation:
+def generation(row: Sequence[Any]) -> Generation:
     """The record of a row that `selection` selected."""
     # By place: a page of rows looked up by name costs more than the query that finds them.
     return Generation(**dict(zip(_COLUMNS, row, strict=True)))

@@ -113,6 +113,10 @@ class Body:
             msg = f"the source's first {len(self._pending)} bytes are not those of an mp4"
             raise NotAClip(msg)
 
+    def first(self, most: int) -> bytes:
+        """The clip's first bytes, as many as have come by now; before any of them is taken."""
+        return self._pending[:most]
+
     async def offer(self, buffer: memoryview) -> None:
         """Let the next bytes into a buffer; see `DirectStream.offer`. Raises what streams raise."""
         self._offered = None

@@ -38,6 +38,7 @@ from proxy.errors import (
     Overloaded,
     SourceUnavailable,
 )
+from proxy.looks import Looks
 from proxy.records import ClipFacts
 from proxy.settings import Settings
 from proxy.storage import keys
@@ -88,6 +89,7 @@ class Claims:
         self._owner = owner
         self._executor = executor
         self._metrics = metrics
+        self._looks = Looks()
         self.followers = Followers(clock)
 
     async def take(self, flight: Flight) -> Claim | None:
@@ -133,7 +135,9 @@ class Claims:
 
     async def _claim(self, request_id: str, source: Source) -> Spool:
         path = keys.spool_path(self._spool_dir, request_id, source.name)
-        return await Spool.claim(path, self._executor, lambda: self._near.seems_here(request_id))
+        return await Spool.claim(
+            path, self._executor, lambda: self._near.seems_here(request_id), self._looks
+        )
 
     async def _without_room(self, flight: Flight, source: Source) -> Claim:
         body = await Body.open(source, self._max_bytes)

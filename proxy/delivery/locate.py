@@ -247,15 +247,14 @@ class Locator:
     async def _row_and_glance(
         self, request_id: str
     ) -> tuple[Generation | None, CatalogError | None, bool]:
-        """Ask the catalog, and meanwhile glance at the places here; whether to open them.
+        """Glance at the places here and ask the catalog; whether to open those places.
 
         A clip that is nowhere costs no further wait: its first byte needs every millisecond.
         """
-        glance = None if request_id in self._rows else self._near.glance(request_id)
+        seen = request_id in self._rows or await self._near.glance(request_id)
         row, outage = await self._row(request_id)
-        if glance is None or not self._near.is_surely_fetched(row):
-            return row, outage, True
-        return row, outage, await glance or self._near.present(request_id) is not None
+        seen = seen or not self._near.is_surely_fetched(row)
+        return row, outage, seen or self._near.present(request_id) is not None
 
     async def _look_and_resolve(
         self, request_id: str

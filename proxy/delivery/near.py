@@ -6,13 +6,13 @@ Must not know: sources, flights, HTTP.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 from concurrent.futures import Executor
 
 from proxy.delivery import identity
 from proxy.delivery.own import Ownership
+from proxy.looks import Looks
 from proxy.media import boxes
 from proxy.records import ClipFacts, Generation, Status
 from proxy.storage import keys
@@ -33,6 +33,7 @@ class Near:
         executor: Executor,
     ) -> None:
         """Take the places, and threads to look into them."""
+        self._looks = Looks()
         self._executor = executor
         self._bucket = bucket
         self._disk = disk
@@ -54,10 +55,9 @@ class Near:
         """Whether a whole clip seems to be here."""
         return self.present(request_id) is not None or await self.glance(request_id)
 
-    def glance(self, request_id: str) -> asyncio.Future[bool]:
-        """Begin to see whether a file of that name is in its last place, as `seems_here` does."""
-        loop = asyncio.get_running_loop()
-        return loop.run_in_executor(self._executor, self.seems_here, request_id)
+    async def glance(self, request_id: str) -> bool:
+        """Whether a file of that name is in its last place, as `seems_here` sees it."""
+        return await self._looks.take(self._executor, lambda: self.seems_here(request_id))
 
     def is_surely_fetched(self, row: Generation | None) -> bool:
         """Whether a clip that was not seen here may be fetched without opening its places again.

@@ -112,11 +112,12 @@ class Pouring:
         spool.announce(facts.length)
         if body.total is not None and spool.mark.written == 0:
             spool.describe(facts, body.head)
+            spool.lead(body.first(_SMALLEST))
+        flight.land(facts)
+        await asyncio.sleep(0)  # whoever waits sends what there is before any of it is moved
         upload = await self._owner.seen(flight, body.source, facts)
         if upload is not None:
             unowned.callback(self._owner.abandon, upload)
-        flight.land(facts)
-        await asyncio.sleep(0)  # whoever waits sends its head before the first bytes are moved
         return upload
 
     async def _read_all(

@@ -7,6 +7,7 @@ answer which was overtaken by a change is not believed. Must not know: where cli
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Protocol
@@ -28,6 +29,10 @@ class Lookup(Protocol):
 
     async def get(self, request_id: str) -> Generation | None:
         """Return the row of an id."""
+        ...
+
+    def at_hand(self, request_id: str) -> Generation | None:
+        """Return the row of an id at once; raises BlockingIOError where that cannot be."""
         ...
 
 
@@ -70,6 +75,8 @@ class Remembered:
             return self._fresh.get(request_id), None
         task = self._asking.get(request_id)
         if task is None:
+            with contextlib.suppress(BlockingIOError):
+                return self._learnt(request_id, self._rows.at_hand(request_id)), None
             task = asyncio.create_task(self._rows.get(request_id))
             self._asking[request_id] = task
             task.add_done_callback(lambda done: self._answered(request_id, done))
@@ -82,9 +89,14 @@ class Remembered:
         except CatalogError as error:
             self._metrics.catalog_errors.inc()
             return None, error
-        if row is not None and row.status in _SERVABLE and changes == self.changes:
-            self._remember(request_id, row)
+        if changes == self.changes:
+            self._learnt(request_id, row)
         return row, None
+
+    def _learnt(self, request_id: str, row: Generation | None) -> Generation | None:
+        if row is not None and row.status in _SERVABLE:
+            self._remember(request_id, row)
+        return row
 
     def _answered(self, request_id: str, task: asyncio.Task[Generation | None]) -> None:
         if self._asking.get(request_id) is task:

@@ -102,6 +102,11 @@ class _Stretch:
         if spool is None:
             return
         while self._position < self._stop:
+            ahead = spool.ahead(self._position)[: self._stop - self._position]
+            if ahead:
+                await self._viewer.send(ahead)
+                self._position += len(ahead)
+                continue
             readable = min(await spool.past(self._position), self._stop)
             await self._viewer.send_file(spool.fd, self._position, readable)
             self._position = readable

@@ -22,6 +22,7 @@ from typing import TypeVar
 
 from proxy.delivery.tail import Tail
 from proxy.errors import CorruptClip, DiskExhausted
+from proxy.looks import Looks
 from proxy.records import BodyHead, ClipFacts
 from proxy.storage import keys, spool_file
 from proxy.storage.durable import chunks_of
@@ -66,21 +67,22 @@ class Spool(Tail):
 
     @classmethod
     async def claim(
-        cls, path: Path, executor: Executor, is_here: Callable[[], bool] = lambda: False
+        cls,
+        path: Path,
+        executor: Executor,
+        is_here: Callable[[], bool] = lambda: False,
+        looks: Looks | None = None,
     ) -> Spool:
         """Open or make the file, and take its lock if no other process of this machine has it.
 
-        `is_here` may block; its answer, once the lock is ours, is kept as `is_needless`. Raises
-        DiskExhausted when there is no room.
+        `is_here` may block; its answer, once the lock is ours, is kept as `is_needless`. With
+        `looks` this is done on the loop as long as the disk is quick. Raises DiskExhausted when
+        there is no room.
         """
-        opening = asyncio.get_running_loop().run_in_executor(executor, _open, path, is_here)
-        try:
-            fd, locked, is_needless = await asyncio.shield(opening)
-        except asyncio.CancelledError:
-            await asyncio.wait({opening})
-            if opening.exception() is None:
-                executor.submit(_undo, path, *opening.result()[:2])
-            raise
+        if looks is not None and not looks.is_slow:
+            fd, locked, is_needless = looks.here(lambda: _open(path, is_here))
+        else:
+            fd, locked, is_needless = await _open_in_thread(path, executor, is_here)
         spool = cls(path, fd, executor, filling=locked)
         spool.is_needless = is_needless
         return spool
@@ -90,11 +92,13 @@ class Spool(Tail):
     async def append(self, chunk: bytes | memoryview) -> None:
         """Write bytes at the end and let viewers have them.
 
-        Raises DiskExhausted, and then nobody has been given any of them; CorruptClip past the
+        Raises DiskExhausted, and then the file has none of them for anybody; CorruptClip past the
         length.
         """
         await self._in_thread(lambda: self._write(chunk))
         self.mark.advance(len(chunk))
+        if self.mark.written >= len(self._lead):
+            self._lead = b""
         self._bell.ring()
 
     def _write(self, chunk: bytes | memoryview) -> None:
@@ -276,6 +280,19 @@ class Spool(Tail):
             await asyncio.wait({doing})
             doing.exception()  # retrieved: there is nobody left to tell
             raise
+
+
+async def _open_in_thread(
+    path: Path, executor: Executor, is_here: Callable[[], bool]
+) -> tuple[int, bool, bool]:
+    opening = asyncio.get_running_loop().run_in_executor(executor, _open, path, is_here)
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        await asyncio.wait({opening})
+        if opening.exception() is None:
+            executor.submit(_undo, path, *opening.result()[:2])
+        raise
 
 
 def _open(path: Path, is_here: Callable[[], bool]) -> tuple[int, bool, bool]:

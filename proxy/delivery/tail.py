@@ -27,6 +27,7 @@ class Tail(Descriptor):
         super().__init__(fd)
         self.mark = Watermark()
         self._bell = Bell()
+        self._lead = b""
 
     @classmethod
     def whole(cls, fd: int, length: int) -> Tail:
@@ -50,6 +51,18 @@ class Tail(Descriptor):
             await self._bell.rung()
         return readable
 
+    def lead(self, first: bytes) -> None:
+        """Let viewers have the clip's first bytes from memory while they are being written.
+
+        `announce` first: of a clip that has come whole, the last byte is kept back.
+        """
+        if self.mark.length is not None:
+            self._lead = first[: self.mark.length - 1]
+
+    def ahead(self, position: int) -> bytes:
+        """What viewers may have from there on that is not in the file yet; mostly nothing."""
+        return self._lead[position:] if self.mark.failure is None else b""
+
     async def ended(self) -> None:
         """Wait until the clip is whole or failed; raises nothing."""
         while not self.mark.ended:
@@ -70,6 +83,8 @@ class Tail(Descriptor):
 
         Raises CorruptClip if they cannot be read.
         """
+        if position <= len(self._lead):
+            return hashlib.sha256(self._lead[:position])
         try:
             return await self.read(None, _hash, position)
         except OSError as error:

@@ -54,6 +54,11 @@ class View:
         """Whether nobody had to be asked."""
         return self.file is not None
 
+    def has(self, position: int) -> bool:
+        """Whether bytes from there on are in memory, before any of them is in a file."""
+        spool = None if self.flight is None else self.flight.spool
+        return spool is not None and bool(spool.ahead(position))
+
     @property
     def source(self) -> Source | None:
         """Where a range beside the fill can be had."""

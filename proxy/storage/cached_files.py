@@ -11,6 +11,7 @@ comes its bytes are counted, after it went they are no longer.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,10 +43,11 @@ class CachedFiles:
         """Whether there is a file for an id."""
         return self.path(keys.clip_hash(request_id)).exists()
 
-    def open(self, request_id: str) -> tuple[int, ClipFacts] | None:
+    def open(self, request_id: str, *, may_mend: bool = True) -> tuple[int, ClipFacts] | None:
         """Open a clip; None if it is not here. What is no whole clip is removed.
 
-        Raises OSError if that cannot be told: the clip itself may be as good as ever.
+        Raises OSError if that cannot be told: the clip itself may be as good as ever; and
+        BlockingIOError where something would have to be mended, and may not be.
         """
         clip = keys.clip_hash(request_id)
         try:
@@ -54,6 +56,8 @@ class CachedFiles:
             return None
         try:
             found = read_trailer(fd)
+            if not may_mend and (found is None or found.boot != boot_id() or not found.holds(fd)):
+                raise BlockingIOError(errno.EAGAIN, "it would have to be mended")
             if found is None or not found.holds(fd):
                 self._remove_inode(clip, os.fstat(fd).st_ino)
             elif found.facts.request_id == request_id:

@@ -7,6 +7,7 @@ or what is done with objects.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 from collections.abc import AsyncIterator, Iterator
@@ -21,6 +22,7 @@ from proxy.errors import (
     ObjectMissing,
     SourceChanged,
 )
+from proxy.looks import Looks
 from proxy.storage import keys
 from proxy.storage.bucket import LocalObject, NewObject, ObjectInfo
 from proxy.storage.descriptor import opened
@@ -42,6 +44,7 @@ class DirectoryBucket:
         self._root = root.absolute()
         self._files = ObjectFiles(self._root, use_xattrs=use_xattrs)
         self._disk = Disk()
+        self._looks = Looks()
 
     @classmethod
     async def at(cls, root: Path, *, use_xattrs: bool = True) -> Self:
@@ -130,6 +133,9 @@ class DirectoryBucket:
         await self._disk.close()
 
     async def _look(self, key: str) -> Found | None:
+        if not self._looks.is_slow:
+            with mapped_errors(), contextlib.suppress(BlockingIOError):
+                return self._looks.here(lambda: self._files.look(key, may_read=False))
         looking = self._disk.start(self._files.look, key)
         with mapped_errors():
             return await opened(looking, lambda found: found.fd)

@@ -85,8 +85,12 @@ class ObjectFiles:
         if not self._temp.is_dir():
             raise OSError(errno.EIO, "the bucket's directory has gone", str(self.root))
 
-    def look(self, key: str) -> Found | None:
-        """Open an object with its own record, None if there is none."""
+    def look(self, key: str, *, may_read: bool = True) -> Found | None:
+        """Open an object with its own record, None if there is none.
+
+        Raises BlockingIOError where only another file or its bytes could tell which, and nothing
+        may be read.
+        """
         path = keys.object_path(self.root, key)
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -98,8 +102,12 @@ class ObjectFiles:
             if not stat_module.S_ISREG(stat.st_mode):
                 os.close(fd)
                 return None
-            record = read_record(fd, keys.object_meta_path(self.root, key))
-            record = record or renewed_record(fd)
+            record = read_attribute(fd)
+            if record is None or not record.describes(stat):
+                if not may_read:
+                    raise BlockingIOError(errno.EAGAIN, "a file would have to be read", str(path))
+                record = read_record(fd, keys.object_meta_path(self.root, key))
+                record = record or renewed_record(fd)
             altered = record is None and read_attribute(fd) is not None
         except BaseException:
             os.close(fd)

@@ -13,6 +13,7 @@ given back. What is cached is what the file system has (`cached_files`), what is
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import itertools
 from collections.abc import AsyncIterator, Callable
@@ -23,6 +24,7 @@ from typing import Final, TypeVar
 import structlog
 from prometheus_client import Counter
 
+from proxy.looks import Looks
 from proxy.records import ClipFacts
 from proxy.storage import keys
 from proxy.storage.cached_files import CachedFiles
@@ -96,6 +98,7 @@ class DiskCache:
         self._max_bytes = max_bytes
         self._patience = patience
         self._executor = executor
+        self._looks = Looks()
         self._on_evict = on_evict
         self._evictions = evictions
         self._free = FreeSpace(root, keep_free, executor)
@@ -136,10 +139,8 @@ class DiskCache:
 
     async def open(self, request_id: str) -> OpenFile | None:
         """Open a cached clip and count it as used; the caller owns the result."""
-        loop = asyncio.get_running_loop()
-        opening = loop.run_in_executor(self._executor, self._files.open, request_id)
         try:
-            found = await opened(opening, lambda found: found[0])
+            found = await self._open(request_id)
         except OSError as error:  # too many open files, say: the clip itself may be as good as ever
             log.warning("a cached clip cannot be opened", request_id=request_id, error=str(error))
             return None
@@ -148,6 +149,14 @@ class DiskCache:
         file = OpenFile(*found, "disk")
         self.touch(file)
         return file
+
+    async def _open(self, request_id: str) -> tuple[int, ClipFacts] | None:
+        if not self._looks.is_slow:
+            with contextlib.suppress(BlockingIOError):
+                return self._looks.here(lambda: self._files.open(request_id, may_mend=False))
+        loop = asyncio.get_running_loop()
+        opening = loop.run_in_executor(self._executor, self._files.open, request_id)
+        return await opened(opening, lambda found: found[0])
 
     def touch(self, file: OpenFile) -> None:
         """Count a clip as used; races between processes cost a count, and nothing else."""

@@ -110,7 +110,7 @@ class Videos:
             viewer = exchange.viewer()
             before = viewer.sent
             try:
-                await viewer.send(head, more=bool(segments) and view.hit)
+                await viewer.send(head, more=_follows(view, segments))
                 if not view.hit:
                     self._metrics.first_byte.labels(view.tier).observe(exchange.spent())
                 await self._send_body(viewer, view, segments)
@@ -152,6 +152,13 @@ class Videos:
         if view.file is not None:
             return stable_of(view.file, self.policy)
         return stable(self.policy, view.facts, _cache_status(view))
+
+
+def _follows(view: View, segments: tuple[bytes | ByteRange, ...]) -> bool:
+    """Whether the first of these can follow a reply's head at once, so that both go out as one."""
+    if not segments:
+        return False
+    return view.hit or (isinstance(segments[0], ByteRange) and view.has(segments[0].start))
 
 
 def _cache_status(view: View) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from proxy.delivery.spool import Spool
-from proxy.errors import CorruptClip, DiskExhausted
+from proxy.errors import CorruptClip, DiskExhausted, FirstviewError
 from proxy.records import BodyHead, ClipFacts
 from proxy.storage import spool_file
 from proxy.storage.facts_file import Growth, write_facts
@@ -247,4 +247,62 @@ async def test_what_was_said_of_an_earlier_file_is_not_believed_of_a_new_one_wit
     spool = await Spool.claim(path, executor)
     await spool.append(b"12345")  # of a source that does not tell the clip's length
     assert await spool.beside() is None
+    spool.release()
+
+
+async def test_viewers_have_the_first_bytes_while_they_are_being_written(
+    tmp_path: Path, executor: ThreadPoolExecutor
+) -> None:
+    spool = await Spool.claim(tmp_path / "clip.part", executor)
+    spool.announce(10)
+    spool.lead(b"12345")
+    assert (spool.ahead(0), spool.ahead(3), spool.ahead(5)) == (b"12345", b"45", b"")
+    await spool.append(b"123")
+    assert spool.ahead(0) == b"12345", "not all of them are in the file yet"
+    await spool.append(b"45")
+    assert (spool.ahead(0), spool.mark.readable) == (b"", 5)
+    spool.release()
+
+
+async def test_a_clip_that_has_come_whole_keeps_its_last_byte_until_it_is_verified(
+    tmp_path: Path, executor: ThreadPoolExecutor
+) -> None:
+    spool = await Spool.claim(tmp_path / "clip.part", executor)
+    spool.announce(5)
+    spool.lead(b"12345")
+    assert spool.ahead(0) == b"1234"
+    spool.release()
+
+
+async def test_first_bytes_of_no_known_length_wait_for_it(
+    tmp_path: Path, executor: ThreadPoolExecutor
+) -> None:
+    spool = await Spool.claim(tmp_path / "clip.part", executor)
+    spool.lead(b"12345")
+    assert spool.ahead(0) == b""
+    spool.release()
+
+
+@pytest.mark.parametrize("error", [CorruptClip("wrong"), DiskExhausted("full")])
+async def test_nobody_is_given_first_bytes_of_a_fill_that_failed(
+    tmp_path: Path, executor: ThreadPoolExecutor, error: FirstviewError
+) -> None:
+    spool = await Spool.claim(tmp_path / "clip.part", executor)
+    spool.announce(10)
+    spool.lead(b"12345")
+    spool.fail(error)
+    assert spool.ahead(0) == b""
+    spool.release()
+
+
+async def test_what_a_viewer_had_from_memory_can_be_proven_though_it_never_reached_the_disk(
+    tmp_path: Path, executor: ThreadPoolExecutor
+) -> None:
+    spool = await Spool.claim(tmp_path / "clip.part", executor)
+    spool.announce(10)
+    spool.lead(b"12345")
+    spool.fail(DiskExhausted("full"))
+    assert (await spool.proof(4)).digest() == hashlib.sha256(b"1234").digest()
+    with pytest.raises(CorruptClip):
+        await spool.proof(6)
     spool.release()

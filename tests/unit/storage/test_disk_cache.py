@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from prometheus_client import Counter
 
+from proxy.looks import Looks
 from proxy.records import ClipFacts
 from proxy.storage import cached_files, free_space, janitor, keys, trailer
 from proxy.storage.disk_cache import DiskCache
@@ -421,6 +422,7 @@ async def test_who_leaves_while_a_clip_is_being_opened_leaves_nothing_open(
         return not await is_open()
 
     monkeypatch.setattr(cached_files, "read_trailer", slowly)
+    monkeypatch.setattr(Looks, "is_slow", True)  # so that a thread opens it
     opening = asyncio.create_task(shelf.cache.open("a"))
     await wait_for(is_open)
     opening.cancel()
