@@ -14,8 +14,18 @@ from proxy.delivery.bell import Bell
 from proxy.delivery.sources import Source
 from proxy.delivery.tail import Tail
 from proxy.errors import FirstviewError, Overloaded
-from proxy.records import ClipFacts
+from proxy.records import ByteStream, ClipFacts
 from proxy.storage.open_files import OpenFile
+
+_COURTESY = 0.05
+"""Seconds for which a fill waits for a far range at most. On one core, whichever of both is first
+delays the other by all of its own way to the source, and the fill by its first megabytes besides.
+"""
+
+
+def tells_facts(stream: ByteStream) -> bool:
+    """Whether a far range says what the whole clip is, so that a reply can begin with it."""
+    return stream.head.start > 0 and bool(stream.head.total)
 
 
 class Flight:
@@ -51,6 +61,7 @@ class Flight:
         self.superseded = False
         self.task: asyncio.Task[None] | None = None
         self._holders = 1
+        self._way: asyncio.Future[None] | None = None
         self._ready: asyncio.Future[ClipFacts] = asyncio.get_running_loop().create_future()
         self._bell = Bell()
 
@@ -63,6 +74,30 @@ class Flight:
     def is_unwatched_mirror(self) -> bool:
         """Whether only a job wants this clip just now."""
         return self.by_job and self._holders == 1
+
+    def give_way(self, early: asyncio.Task[ByteStream]) -> None:
+        """Let a far range be answered first: a viewer waits for that, and nobody for the fill.
+
+        To be said before the flight's task has begun. It waits for `_COURTESY` at the most.
+        """
+        loop = asyncio.get_running_loop()
+        self._way = loop.create_future()
+        loop.call_later(_COURTESY, self.go)
+        early.add_done_callback(self._go_unless_of_use)
+
+    def _go_unless_of_use(self, early: asyncio.Task[ByteStream]) -> None:
+        if early.cancelled() or early.exception() is not None or not tells_facts(early.result()):
+            self.go()
+
+    def go(self) -> None:
+        """Nobody is in the way any more."""
+        if self._way is not None and not self._way.done():
+            self._way.set_result(None)
+
+    async def way(self) -> None:
+        """Wait until nobody is in the way."""
+        if self._way is not None:
+            await self._way
 
     async def ready(self) -> ClipFacts:
         """Wait until the clip's facts are known and its first bytes are here.
@@ -172,6 +207,7 @@ class Flights:
 
     async def _run(self, flight: Flight, fill: Callable[[Flight], Awaitable[None]]) -> None:
         try:
+            await flight.way()
             await fill(flight)
         finally:
             self.forget(flight)

@@ -17,7 +17,7 @@ from proxy.catalog import changes
 from proxy.delivery import identity
 from proxy.delivery.candidates import Candidates
 from proxy.delivery.fill import Fills
-from proxy.delivery.flights import Flight, Flights
+from proxy.delivery.flights import Flight, Flights, tells_facts
 from proxy.delivery.near import Near
 from proxy.delivery.remembered import Remembered
 from proxy.delivery.sources import Source
@@ -307,6 +307,8 @@ class Locator:
             and source.seekable()
         ):
             early = asyncio.create_task(source.open(wanted.start, wanted.stop))
+            if not joined:
+                flight.give_way(early)
         try:
             facts = await self._first_facts(flight, source, early)
         except BaseException:
@@ -328,7 +330,7 @@ class Locator:
             await asyncio.wait({ready, early}, return_when=asyncio.FIRST_COMPLETED)
             if not ready.done() and early.exception() is None:
                 head = early.result().head
-                if head.start > 0 and head.total:
+                if tells_facts(early.result()) and head.total:
                     return source.facts(head, head.total)
             return await ready
         finally:

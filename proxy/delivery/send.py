@@ -117,15 +117,18 @@ class _Stretch:
         """Ask the source for a far range; whatever goes wrong with that, the spool will have it."""
         if not self._is_far():
             return
-        with self._flight.seek(self._settings.seek_streams) as taken:
-            if not taken or self._sender.places <= 0:
-                self._metrics.seeks.labels("no_place").inc()
-                return
-            self._sender.places -= 1
-            try:
-                await self._read_beside()
-            finally:
-                self._sender.places += 1
+        try:
+            with self._flight.seek(self._settings.seek_streams) as taken:
+                if not taken or self._sender.places <= 0:
+                    self._metrics.seeks.labels("no_place").inc()
+                    return
+                self._sender.places -= 1
+                try:
+                    await self._read_beside()
+                finally:
+                    self._sender.places += 1
+        finally:
+            self._flight.go()
 
     async def _read_beside(self) -> None:
         stream = await self._open_beside()
@@ -188,6 +191,7 @@ class _Stretch:
                 raise SourceUnavailable(msg)
             chunk = chunk[: self._stop - self._position]
             await self._viewer.send(chunk)
+            self._flight.go()
             self._position += len(chunk)
 
     # -- through, without a spool ---

@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from proxy.delivery import flights
 from proxy.delivery.spool import Spool
 from proxy.errors import DiskExhausted
 from tests.fakes.fal import Behaviour, make_clip
@@ -98,3 +99,44 @@ async def test_where_the_disk_is_full_first_bytes_are_not_continued_by_another_c
     assert DATA.startswith(reply.body)
     assert len(reply.body) < len(DATA)
     await nothing_is_left(origin)
+
+
+async def test_a_far_range_of_a_cold_clip_is_answered_before_the_fill_begins(
+    make_origin: MakeOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flights, "_COURTESY", 30.0)
+    origin = await make_origin(seek_ahead="64KiB")
+    path = await origin.clip("clip", DATA)
+    async with raw_client(origin.app.public_port) as viewer:
+        reply = await viewer.get(path_of("clip"), {"Range": "bytes=900000-"})
+    assert reply.body == DATA[900_000:]
+    await origin.stored("clip")
+    assert [request.range for request in origin.fal.gets(path)] == ["bytes=900000-", None]
+
+
+@pytest.mark.parametrize("how", [Behaviour(status=500), Behaviour(ranges="ignore")], ids=repr)
+async def test_a_far_range_that_is_refused_keeps_no_fill_waiting(
+    make_origin: MakeOrigin, monkeypatch: pytest.MonkeyPatch, how: Behaviour
+) -> None:
+    monkeypatch.setattr(flights, "_COURTESY", 30.0)
+    origin = await make_origin(seek_ahead="64KiB")
+    path = await origin.clip("clip", DATA)
+    origin.fal.script(path, [how], of_ranges=True)
+    async with raw_client(origin.app.public_port) as viewer:
+        reply = await viewer.get(path_of("clip"), {"Range": "bytes=900000-"})
+    assert reply.body == DATA[900_000:]
+    await origin.stored("clip")
+
+
+async def test_a_far_range_that_hangs_keeps_no_fill_waiting_for_long(
+    make_origin: MakeOrigin,
+) -> None:
+    origin = await make_origin(seek_ahead="64KiB")
+    path = await origin.clip("clip", DATA)
+    go_on = asyncio.Event()
+    origin.fal.script(path, [Behaviour(stall_at=0, stall_until=go_on)], of_ranges=True)
+    async with raw_client(origin.app.public_port) as viewer:
+        await viewer.ask(path_of("clip"), {"Range": "bytes=900000-"})
+        _, body = await origin.get("clip")
+        assert body == DATA
+        go_on.set()

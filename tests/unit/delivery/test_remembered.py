@@ -15,6 +15,9 @@ class Nowhere:
     async def get(self, _request_id: str) -> Generation | None:
         return None
 
+    def at_hand(self, _request_id: str) -> Generation | None:
+        return None
+
 
 def test_who_is_to_ask_again_about_everything_believes_nothing() -> None:
     rows = Remembered(Settings(), Nowhere(), Clock(), Metrics())
