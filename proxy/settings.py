@@ -295,7 +295,7 @@ class Settings(BaseSettings):
         "1s", "Longest wait for cached clips to make room before a clip is streamed through."
     )
     open_files: int = _setting(
-        8192,
+        16_384,
         "Descriptors of clips kept open between requests; at most half of the process's own.",
         ge=1,
     )
