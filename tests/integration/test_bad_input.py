@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from proxy.errors import CatalogUnavailable
 from proxy.records import Generation, Registration
 from tests.fakes.fal import Behaviour, make_clip
-from tests.fixtures.looking import metric, nothing_is_left, objects, path_of
+from tests.fixtures.looking import metric, not_at_hand, nothing_is_left, objects, path_of
 from tests.fixtures.origin import ADMIN_TOKEN, MakeOrigin, Origin, wait_for
 from tests.fixtures.raw import RawReply, raw_client
 
@@ -383,6 +383,7 @@ async def test_hits_go_on_while_the_catalog_is_away(
 
     with monkeypatch.context() as patch:
         patch.setattr(origin.app.generations, "get", away)
+        patch.setattr(origin.app.generations, "at_hand", not_at_hand)
         for _ in range(4):
             await asyncio.sleep(0.03)  # past facts_ttl: what is here is served all the same
             assert (await ask(origin, path_of("warm"))).body == DATA

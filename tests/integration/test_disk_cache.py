@@ -179,7 +179,7 @@ async def test_a_process_short_of_descriptors_evicts_nothing(
         await origin.stored("good")
         origin.app.places.files.close()
 
-        def too_many(_files: object, _request_id: str) -> int:
+        def too_many(*_: object, **__: object) -> int:
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
         with monkeypatch.context() as patch:

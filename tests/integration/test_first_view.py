@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from unittest.mock import AsyncMock
+from unittest.mock import Mock
 
 import pytest
 
@@ -85,9 +85,8 @@ async def test_a_clip_that_arrives_while_the_catalog_is_asked_is_not_fetched_aga
     await origin.get("late")
     row = await origin.stored("late")
     monkeypatch.setattr(Near, "seems_here", too_early(Near.seems_here))
-    monkeypatch.setattr(
-        origin.app.generations, "get", AsyncMock(return_value=replace(row, status=status))
-    )
+    told = Mock(return_value=replace(row, status=status))
+    monkeypatch.setattr(origin.app.generations, "at_hand", told)
     origin.app.locator.doubt("late")
     origin.app.locator.refresh("late")
     _, again = await origin.get("late")

@@ -47,13 +47,13 @@ def stable(headers: Any) -> dict[str, str]:
 def count_reads(origin: Origin, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Ids that the catalog is asked for from here on."""
     reads: list[str] = []
-    get = origin.app.generations.get
+    at_hand = origin.app.generations.at_hand
 
-    async def counting(request_id: str) -> Generation | None:
+    def counting(request_id: str) -> Generation | None:
         reads.append(request_id)
-        return await get(request_id)
+        return at_hand(request_id)
 
-    monkeypatch.setattr(origin.app.generations, "get", counting)
+    monkeypatch.setattr(origin.app.generations, "at_hand", counting)  # `get` begins with it
     return reads
 
 

@@ -22,7 +22,7 @@ from proxy.errors import CatalogUnavailable, SourceChanged
 from proxy.records import Generation, Registration
 from proxy.storage import keys
 from tests.fakes.fal import Behaviour, FakeFal, make_clip
-from tests.fixtures.looking import in_bucket, metric, nothing_is_left, objects, path_of
+from tests.fixtures.looking import in_bucket, metric, not_at_hand, nothing_is_left, objects, path_of
 from tests.fixtures.origin import ADMIN_TOKEN, MakeOrigin, Origin, running_origin, wait_for
 from tests.fixtures.raw import raw_client
 from tests.fixtures.servers import free_port, stop, wait_until
@@ -177,6 +177,7 @@ async def test_a_look_at_the_catalog_that_was_overtaken_is_not_believed(
         return row
 
     monkeypatch.setattr(origin.app.generations, "get", slowly)
+    monkeypatch.setattr(origin.app.generations, "at_hand", not_at_hand)
     early = asyncio.create_task(origin.get("clip"))
     await looked.wait()
     await repoint(origin, NEW, "/files/b/new.mp4")
@@ -212,6 +213,7 @@ async def test_a_look_that_was_overtaken_drives_nothing_out(
         raise CatalogUnavailable
 
     monkeypatch.setattr(origin.app.generations, "get", slowly)
+    monkeypatch.setattr(origin.app.generations, "at_hand", not_at_hand)
     with monkeypatch.context() as patch:
         patch.setattr(origin.app.generations, "mark_stored", away)  # so that the new clip is kept
         early = asyncio.create_task(origin.get("clip"))
