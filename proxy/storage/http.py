@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Literal
 
 import aiohttp
 from multidict import CIMultiDictProxy
@@ -75,9 +77,15 @@ def new_session() -> aiohttp.ClientSession:
 class HttpClient:
     """Puts and gets by presigned URL; every wait has an end."""
 
-    def __init__(self, session: aiohttp.ClientSession, settings: Settings) -> None:
-        """Take the session, which stays the caller's, and the bucket's timeouts."""
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        settings: Settings,
+        tls: ssl.SSLContext | Literal[True] = True,
+    ) -> None:
+        """Take the session, which stays the caller's, the bucket's timeouts, and whom to trust."""
         self._session = session
+        self._tls = tls
         self.stall = settings.bucket_timeout
         self._timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=settings.bucket_connect_timeout, sock_read=self.stall
@@ -97,6 +105,7 @@ class HttpClient:
                 data=chunks(),
                 headers={**headers, "Content-Length": str(body.size)},
                 timeout=self._timeout,
+                ssl=self._tls,
                 allow_redirects=False,
                 skip_auto_headers=_UNSIGNED,
             ) as reply:
@@ -110,6 +119,7 @@ class HttpClient:
                 URL(url, encoded=True),
                 headers={**headers, "Accept-Encoding": "identity"},
                 timeout=self._timeout,
+                ssl=self._tls,
                 allow_redirects=False,
                 read_bufsize=READ_BUFFER,
                 auto_decompress=False,

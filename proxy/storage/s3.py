@@ -54,11 +54,12 @@ class S3Bucket:
             if session is None:
                 session = await stack.enter_async_context(new_session())
             try:
-                client, credentials = await stack.enter_async_context(open_client(settings))
+                opened = await stack.enter_async_context(open_client(settings))
             except ValueError as error:  # botocore's word for an endpoint that is no URL
                 raise BucketRefused(f"no S3 client can be made: {error}") from error
-            signer = Presigner(client, credentials, name)
-            calls = S3Calls(client, signer, HttpClient(session, settings), name, settings)
+            signer = Presigner(opened.client, opened.credentials, name)
+            bytes_ = HttpClient(session, settings, opened.tls)
+            calls = S3Calls(opened.client, signer, bytes_, name, settings)
             return cls(name, calls, settings, stack.pop_all())
 
     @property

@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from aiobotocore.config import AioConfig
@@ -20,7 +21,7 @@ from botocore import exceptions as boto
 from botocore.loaders import Loader
 from botocore.parsers import ResponseParserError
 
-from proxy.errors import BucketRefused, BucketUnavailable, FirstviewError
+from proxy.errors import BucketRefused, BucketUnavailable, FirstviewError, SettingsError
 from proxy.settings import Settings
 from proxy.storage import http
 from proxy.storage.s3_errors import status_error
@@ -104,31 +105,49 @@ class _Lean(Loader):
         return found
 
 
+class Opened(NamedTuple):
+    """A client, the credentials that it signs with, which refresh themselves, and whom it trusts.
+
+    `tls` is what AWS_CA_BUNDLE names, or True for the system's own.
+    """
+
+    client: S3Client
+    credentials: AioCredentials | None
+    tls: ssl.SSLContext | Literal[True]
+
+
 @contextlib.asynccontextmanager
-async def open_client(
-    settings: Settings,
-) -> AsyncIterator[tuple[S3Client, AioCredentials | None]]:
+async def open_client(settings: Settings) -> AsyncIterator[Opened]:
     """Make the one long-lived client. Endpoint and credentials come as with every AWS tool.
 
-    The credentials are those that the client signs with; they refresh themselves.
+    Raises BucketError, ValueError for an endpoint that is no URL, SettingsError for a file of
+    certificates that is none.
     """
     session = get_session()
     with mapped_errors("being opened"):
         # Reads the files in ~/.aws, once and in a thread.
-        await asyncio.to_thread(_prepare, session)
+        tls = await asyncio.to_thread(_prepare, session)
         async with _create(session, settings, None) as client:
             host = urlsplit(client.meta.endpoint_url).hostname or ""
             if not host.endswith(_VIRTUAL_HOSTED):
-                yield client, await session.get_credentials()
+                yield Opened(client, await session.get_credentials(), tls)
                 return
         async with _create(session, settings, "virtual") as client:
-            yield client, await session.get_credentials()
+            yield Opened(client, await session.get_credentials(), tls)
 
 
-def _prepare(session: AioSession) -> None:
+def _prepare(session: AioSession) -> ssl.SSLContext | Literal[True]:
+    """Read all that the client and whoever sends beside it need to know; blocks."""
     places = (session.get_config_variable("data_path") or "").split(os.pathsep)
     paths = [str(Path(os.path.expandvars(place)).expanduser()) for place in places if place]
     session.register_component("data_loader", _Lean(extra_search_paths=paths))
+    bundle = session.get_config_variable("ca_bundle")
+    if not bundle:
+        return True
+    try:
+        return ssl.create_default_context(cafile=bundle)
+    except OSError as error:
+        raise SettingsError(f"AWS_CA_BUNDLE: {bundle!r} holds no certificates: {error}") from error
 
 
 def _create(

@@ -37,7 +37,7 @@ def surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 async def signed_both_ways(key: str, headers: dict[str, str]) -> tuple[str, str]:
     names = {"Range": "Range", "If-Match": "IfMatch"}
-    async with open_client(Settings()) as (client, credentials):
+    async with open_client(Settings()) as (client, credentials, _):
         signer = Presigner(client, credentials, "clips")
         return (
             await signer.read(key, headers),
@@ -67,7 +67,7 @@ async def test_a_sessions_token_is_signed_along(monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_credentials_that_were_refreshed_sign_the_next_read() -> None:
-    async with open_client(Settings()) as (client, _):
+    async with open_client(Settings()) as (client, _, _):
         credentials = AioCredentials("first", "secret")
         signer = Presigner(client, credentials, "clips")
         assert "Credential=first%2F" in await signer.read("a", {})
@@ -76,7 +76,7 @@ async def test_credentials_that_were_refreshed_sign_the_next_read() -> None:
 
 
 async def test_where_no_credentials_are_known_botocore_signs() -> None:
-    async with open_client(Settings()) as (client, _):
+    async with open_client(Settings()) as (client, _, _):
         signer = Presigner(client, None, "clips")
         names = {"Range": "Range"}
         theirs = await signer.sign("get_object", {"Key": "a"}, names, FIELDS[1])
