@@ -38,7 +38,11 @@ _P50, _P99 = Mark(1.0, at_least=False), Mark(10.0, at_least=False)
 _PAUSE = 0.02
 """Seconds between two questions, in which a fill ends."""
 _FAR_PAUSE = 0.7
-"""Seconds in which those who fetch the whole clip get at its end."""
+"""Seconds of a step in which those who fetch the whole clip get at its end."""
+_IDLE = 0.02
+"""Seconds of CPU in one step below which a server is done."""
+_LONGEST = 10.0
+"""Seconds for which a server may go on with its work before the next one is asked."""
 _FAR_KIND = "clip500_100m"
 """500 MB at 100 MiB a second: nobody has the end of it before some seconds have passed."""
 _FAR_LENGTH = 500_000_000
@@ -85,7 +89,7 @@ def _far(setup: Setup) -> Outcome:
         asked = {DIRECT: field.upstream, _SLICE: slices, **field.servers}
         rounds = []
         for clip in clips:
-            rounds.append(in_turn(asked, [clip], _ask_far, _FAR_PAUSE))
+            rounds.append(in_turn(asked, [clip], _ask_far, _settled))
             wait_quiet(field.ours)
         first_byte = "time to first byte"
         others = [name for name in field.servers if name not in {OURS, PEER}]
@@ -109,15 +113,30 @@ def _p50(sample: Sample) -> float:
     return sample.p50
 
 
+def _a_moment(_: Server) -> None:
+    time.sleep(_PAUSE)
+
+
+def _settled(server: Server) -> None:
+    """Wait until a server has nothing more to do, or nobody would know whose time is measured."""
+    deadline = time.monotonic() + _LONGEST
+    spent = server.cpu()
+    while time.monotonic() < deadline:
+        time.sleep(_FAR_PAUSE)
+        before, spent = spent, server.cpu()
+        if spent - before < _IDLE:
+            return
+
+
 def in_turn(
     servers: dict[str, Server],
     clips: Sequence[str],
     ask: Callable[[Server, str], Ask],
-    pause: float = _PAUSE,
+    settled: Callable[[Server], None] = _a_moment,
 ) -> Round:
     """Each clip once from everybody, one after the other; latencies are of the first byte.
 
-    With each clip another one begins.
+    With each clip another one begins. After each reply `settled` waits for its server.
     """
     names = list(servers)
     seen: dict[str, list[Seen]] = {name: [] for name in names}
@@ -127,7 +146,7 @@ def in_turn(
             first = number % len(names)
             for name in names[first:] + names[:first]:
                 seen[name].append(lines[name].see(ask(servers[name], clip)))
-                time.sleep(pause)
+                settled(servers[name])
     finally:
         for line in lines.values():
             line.socket.close()

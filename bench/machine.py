@@ -125,7 +125,7 @@ def describe(cores: Cores) -> dict[str, str]:
         "cores": cores.note,
         "processor": _processor(),
         "memory": f"{memory / 1024**3:.0f} GiB",
-        "kernel": f"{platform.system()} {platform.release()}",
+        "kernel": f"{platform.system()} {platform.release().partition('-')[0]}",
         "load average before": f"{os.getloadavg()[0]:.1f}",
         "python": platform.python_version(),
         "firstview": metadata.version("firstview"),
