@@ -96,6 +96,7 @@ class Fills:
             flight.fail(FirstviewError())
 
     async def _run(self, flight: Flight) -> None:
+        await flight.way()
         claim = await self._claims.take(flight)
         if claim is None:  # whole, by another process
             return

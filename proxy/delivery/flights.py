@@ -207,7 +207,6 @@ class Flights:
 
     async def _run(self, flight: Flight, fill: Callable[[Flight], Awaitable[None]]) -> None:
         try:
-            await flight.way()
             await fill(flight)
         finally:
             self.forget(flight)

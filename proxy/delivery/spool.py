@@ -62,6 +62,7 @@ class Spool(Tail):
         self._md5: hashlib._Hash | None = None
         self._digested = 0
         self._named = True
+        self._refused = False
         self._knock: int | None = None
         self._beside: tuple[ClipFacts, BodyHead] | None = None
 
@@ -92,10 +93,16 @@ class Spool(Tail):
     async def append(self, chunk: bytes | memoryview) -> None:
         """Write bytes at the end and let viewers have them.
 
-        Raises DiskExhausted, and then the file has none of them for anybody; CorruptClip past the
-        length.
+        Raises DiskExhausted, and then the file has none of them for anybody, nor of any that come
+        later: viewers may have these very ones from memory. Raises CorruptClip past the length.
         """
-        await self._in_thread(lambda: self._write(chunk))
+        if self._refused:
+            raise DiskExhausted
+        try:
+            await self._in_thread(lambda: self._write(chunk))
+        except DiskExhausted:
+            self._refused = True
+            raise
         self.mark.advance(len(chunk))
         if self.mark.written >= len(self._lead):
             self._lead = b""

@@ -306,3 +306,24 @@ async def test_what_a_viewer_had_from_memory_can_be_proven_though_it_never_reach
     with pytest.raises(CorruptClip):
         await spool.proof(6)
     spool.release()
+
+
+async def test_a_disk_that_refused_bytes_is_given_no_others_in_their_place(
+    tmp_path: Path, executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A source that broke meanwhile may begin anew, with other bytes than viewers have by now."""
+    spool = await Spool.claim(tmp_path / "clip.part", executor)
+    spool.announce(10)
+    spool.lead(b"12345")
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        with pytest.raises(DiskExhausted):
+            await spool.append(b"12345")
+    with pytest.raises(DiskExhausted):
+        await spool.append(b"abcde")
+    assert (spool.size, spool.ahead(0)) == (0, b"12345")
+    spool.release()
