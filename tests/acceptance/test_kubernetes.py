@@ -1,0 +1,203 @@
+"""What the manifests say, done without Kubernetes: the pods' commands, and nginx as the Ingress."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from tests.fakes.fal import Behaviour, FakeFal, make_clip
+from tests.fixtures.fleet import Member, fleet
+from tests.fixtures.manifests import Pod, rendered
+from tests.fixtures.origin import ADMIN_TOKEN, MakeOrigin, Origin, wait_for
+from tests.fixtures.programs import require_program
+from tests.fixtures.servers import free_port
+
+pytestmark = pytest.mark.needs("kubectl")
+
+PROGRAM = Path(sys.executable).with_name("firstview")
+SIZE = 200_000
+CLIPS = 16
+CONFIGURATION = """
+daemon off;
+master_process off;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log info;
+events {{ worker_connections 256; }}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/t1; proxy_temp_path {folder}/t2; fastcgi_temp_path {folder}/t3;
+    uwsgi_temp_path {folder}/t4; scgi_temp_path {folder}/t5;
+    upstream replicas {{
+        {lb-method};
+        server 127.0.0.1:{one};
+        server 127.0.0.1:{other};
+        keepalive {keepalive};
+    }}
+    server {{
+        listen 127.0.0.1:{port};
+        client_max_body_size {client-max-body-size};
+        location / {{
+            proxy_pass http://replicas;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_buffering {buffering};
+            proxy_max_temp_file_size {proxy-max-temp-file-size};
+            proxy_connect_timeout {proxy-connect-timeout};
+            proxy_read_timeout {proxy-read-timeout};
+            proxy_send_timeout {proxy-send-timeout};
+        }}
+    }}
+}}
+"""
+"""What F5's controller makes of the annotations, as far as they say anything."""
+
+
+@contextlib.asynccontextmanager
+async def ingress(folder: Path, one: Origin, other: Origin) -> AsyncIterator[str]:
+    """Run nginx as the Ingress says, in front of two replicas; its address."""
+    [manifest] = rendered("r2").of("Ingress")
+    said = {
+        name.removeprefix("nginx.org/"): value
+        for name, value in manifest["metadata"]["annotations"].items()
+    }
+    port, file = free_port(), folder / "nginx.conf"
+    file.write_text(
+        CONFIGURATION.format_map({
+            **said,
+            "buffering": {"true": "on", "false": "off"}[said["proxy-buffering"]],
+            "folder": folder,
+            "port": port,
+            "one": one.app.public_port,
+            "other": other.app.public_port,
+        })
+    )
+    process = await asyncio.create_subprocess_exec(
+        require_program("nginx"),
+        *("-p", folder, "-c", file, "-e", folder / "error.log"),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+
+    async def is_up() -> bool:
+        assert process.returncode is None, (folder / "error.log").read_text()
+        with contextlib.suppress(aiohttp.ClientError):
+            async with one.client.get(f"http://127.0.0.1:{port}/healthz") as reply:
+                return reply.status == 200
+        return False
+
+    try:
+        await wait_for(is_up)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+@pytest.mark.needs("nginx")
+async def test_a_clip_lives_on_one_replica_and_streams_through_the_ingress(
+    make_origin: MakeOrigin, tmp_path: Path, fal: FakeFal
+) -> None:
+    replicas = [await make_origin(tmp_path / name) for name in ("one", "other")]
+    names = [f"clip{number}" for number in range(CLIPS)]
+    for name in [*names, "slow"]:
+        for replica in replicas:
+            last = name == "slow"
+            behaviour = Behaviour(stall_at=SIZE // 2, stall_for=3600) if last else None
+            await replica.clip(name, make_clip(SIZE, 5), behaviour)
+    client = replicas[0].client
+    async with ingress(tmp_path, *replicas) as edge:
+        for name in names:
+            for query in ("", "?verify=1-a", "?verify=2-b"):
+                async with client.get(f"{edge}/videos/{name}.mp4{query}") as reply:
+                    assert reply.status == 200
+                    assert len(await reply.read()) == SIZE
+        # Fetched once each, though both replicas have been asked for some.
+        assert [len(fal.gets(replicas[0].paths[name])) for name in names] == [1] * CLIPS
+        asked = [await stored(replica, names) for replica in replicas]
+        assert min(asked) > 0
+        async with asyncio.timeout(20), client.get(f"{edge}/videos/slow.mp4") as reply:
+            assert len(await reply.content.readexactly(SIZE // 4)) == SIZE // 4
+
+
+async def stored(replica: Origin, names: list[str]) -> int:
+    """How many of the clips a replica has brought in, or is about to."""
+    rows = [await replica.row(name) for name in names]
+    return sum(row is not None and row.etag is not None for row in rows)
+
+
+def given(pod: Pod, overlay: str, database: str, bucket: str, fal: FakeFal) -> dict[str, object]:
+    """The pod's own settings, with the places that are elsewhere here."""
+    said: dict[str, object] = {
+        name.removeprefix("FIRSTVIEW_").lower(): value
+        for name, value in rendered(overlay).environment(pod).items()
+        if name.startswith("FIRSTVIEW_") and value is not None
+    }
+    del said["data_dir"], said["listen"], said["admin_listen"]
+    return said | {
+        "database_url": database,
+        "bucket_url": f"s3://{bucket}",
+        "cache_max_bytes": "1GiB",
+        "drain_timeout": "1s",
+        "drain_delay": "0s",
+    }
+
+
+@pytest.mark.timeout(240)
+async def test_the_pods_of_an_overlay_make_an_origin(
+    tmp_path: Path, fal: FakeFal, postgres_url: str, s3_bucket_name: str, aws_environment: None
+) -> None:
+    objects = rendered("s3")
+    origin, worker = (
+        Member(
+            name=name,
+            command=objects.pod(name).container["args"][0],
+            data_dir=tmp_path / name / "data",
+            settings=given(objects.pod(name), "s3", postgres_url, s3_bucket_name, fal),
+        )
+        for name in ("origin", "worker")
+    )
+    # Before the Job, a pod ends and says why; Kubernetes starts it again.
+    origin.data_dir.parent.mkdir(parents=True)
+    await origin.start()
+    assert await asyncio.wait_for(origin.running.wait(), 60) != 0
+    assert "firstview catalog migrate" in origin.log.read_text()
+    migrate = await asyncio.create_subprocess_exec(
+        PROGRAM,
+        *objects.pod("migrate").container["args"],
+        env={"PATH": "/usr/bin:/bin", "FIRSTVIEW_DATABASE_URL": postgres_url},
+        cwd=tmp_path,
+        stdout=asyncio.subprocess.DEVNULL,
+    )
+    assert await asyncio.wait_for(migrate.wait(), 60) == 0
+    data = make_clip(SIZE, 6)
+    async with fleet(origin, worker), aiohttp.ClientSession() as client:
+        [serving], [working] = origin.said("serving"), worker.said("working")
+        for admin, pod in ((serving["admin"], "origin"), (working["admin"], "worker")):
+            for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+                path = objects.pod(pod).container[probe]["httpGet"]["path"]
+                async with client.get(f"http://{admin}{path}") as reply:
+                    assert reply.status == 200, await reply.text()
+            async with client.get(f"http://{admin}/api/v1/stats") as reply:
+                assert reply.status == 401
+        async with client.put(
+            f"http://{serving['admin']}/api/v1/generations/clip",
+            json={"fal_url": fal.add("/clip.mp4", data)},
+            headers={"Authorization": f"Bearer {ADMIN_TOKEN}"},
+        ) as reply:
+            assert reply.status == 201
+        async with client.get(f"http://{serving['public']}/videos/clip.mp4") as reply:
+            assert await reply.read() == data
+        await wait_for(lambda: said(origin, "stored"), 30)
+        await worker.stop(30)
+        await origin.stop(30)
+
+
+async def said(member: Member, event: str) -> bool:
+    return bool(member.said(event))

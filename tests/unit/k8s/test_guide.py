@@ -1,0 +1,94 @@
+"""What docs/kubernetes.md tells people to write works."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from proxy.settings import Settings, parse_duration
+from tests.fixtures.manifests import K8S, ROOT, Manifests, kustomized
+
+pytestmark = [pytest.mark.needs("kubectl"), pytest.mark.xdist_group("k8s")]
+
+GUIDE = (ROOT / "docs" / "kubernetes.md").read_text()
+CLOUDFLARE_KEEPS = 900.0
+"""Seconds that Cloudflare keeps an idle connection; see docs/cloudflare.md."""
+
+
+def example(name: str) -> str:
+    """The block of YAML below a mark in the guide."""
+    [found] = re.findall(rf"<!-- example: {name} -->\n```yaml\n(.*?)```", GUIDE, re.DOTALL)
+    return str(found)
+
+
+def written(name: str, folder: Path) -> Manifests:
+    """What kustomize makes of an example, as if its folder lay beside k8s/."""
+    beside = os.path.relpath(K8S, folder.resolve())
+    (folder / "kustomization.yaml").write_text(example(name).replace("../k8s", beside))
+    return kustomized(folder)
+
+
+@pytest.mark.parametrize("name", ["replicas", "role"])
+def test_an_owners_folder_is_valid(name: str, tmp_path: Path) -> None:
+    for each in written(name, tmp_path).objects:
+        if each["kind"] != "ServiceMonitor":
+            kubernetes_validate.validate(each, strict=True)
+
+
+def test_an_owners_folder_changes_what_it_says(tmp_path: Path) -> None:
+    objects = written("replicas", tmp_path)
+    origin = objects.pod("origin")
+    assert origin.container["image"] == "ghcr.io/you/firstview:0.1.0"
+    found = objects.environment(origin)
+    assert found["FIRSTVIEW_BUCKET_URL"] == "s3://your-clips"
+    assert found["FIRSTVIEW_WORKER"] == "false", "what the overlay says is kept"
+    [ingress] = objects.of("Ingress")
+    host = ingress["spec"]["rules"][0]["host"]
+    assert found["FIRSTVIEW_PUBLIC_URL"] == f"https://{host}" == "https://clips.your-app.com"
+    assert ingress["spec"]["tls"][0]["hosts"] == [host]
+    assert len(objects.of("ConfigMap")) == 1
+    assert {each["metadata"].get("namespace", "firstview") for each in objects.objects} == {
+        "firstview"
+    }
+
+
+def test_a_role_needs_no_keys(tmp_path: Path) -> None:
+    objects = written("role", tmp_path)
+    [account] = objects.of("ServiceAccount")
+    assert "eks.amazonaws.com/role-arn" in account["metadata"]["annotations"]
+    for component in ("origin", "worker"):
+        optional = {
+            each["name"]: each["valueFrom"]["secretKeyRef"].get("optional")
+            for each in objects.pod(component).container["env"]
+            if "valueFrom" in each
+        }
+        assert optional["AWS_ACCESS_KEY_ID"]
+        assert optional["AWS_SECRET_ACCESS_KEY"]
+
+
+def test_every_controller_keeps_connections_for_longer_than_cloudflare_and_no_longer_than_we() -> (
+    None
+):
+    controllers: list[dict[str, Any]] = list(yaml.safe_load_all(example("controllers")))
+    assert len(controllers) == 2
+    ours = Settings(_env_file=None).keepalive_timeout  # type: ignore[call-arg]
+    for each in controllers:
+        config = each["controller"]["config"]
+        config = config.get("entries", config)
+        [keeps] = [config[name] for name in ("keepalive-timeout", "keep-alive") if name in config]
+        kept = parse_duration(keeps)
+        assert isinstance(kept, float)
+        assert CLOUDFLARE_KEEPS < kept <= ours
+
+
+def test_every_overlay_and_component_is_in_the_guide() -> None:
+    for overlay in (K8S / "overlays").iterdir():
+        assert f"| `{overlay.name}` |" in GUIDE
+    for component in (K8S / "components").iterdir():
+        assert f"| `k8s/components/{component.name}` |" in GUIDE
