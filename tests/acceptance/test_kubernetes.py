@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -68,14 +69,16 @@ async def ingress(folder: Path, one: Origin, other: Origin) -> AsyncIterator[str
     }
     port, file = free_port(), folder / "nginx.conf"
     file.write_text(
-        CONFIGURATION.format_map({
-            **said,
-            "buffering": {"true": "on", "false": "off"}[said["proxy-buffering"]],
-            "folder": folder,
-            "port": port,
-            "one": one.app.public_port,
-            "other": other.app.public_port,
-        })
+        CONFIGURATION.format_map(
+            {
+                **said,
+                "buffering": {"true": "on", "false": "off"}[said["proxy-buffering"]],
+                "folder": folder,
+                "port": port,
+                "one": one.app.public_port,
+                "other": other.app.public_port,
+            }
+        )
     )
     process = await asyncio.create_subprocess_exec(
         require_program("nginx"),
@@ -104,7 +107,9 @@ async def ingress(folder: Path, one: Origin, other: Origin) -> AsyncIterator[str
 async def test_a_clip_lives_on_one_replica_and_streams_through_the_ingress(
     make_origin: MakeOrigin, tmp_path: Path, fal: FakeFal
 ) -> None:
-    replicas = [await make_origin(tmp_path / name) for name in ("one", "other")]
+    replicas = [
+        await make_origin(tmp_path / name, drain_timeout="200ms") for name in ("one", "other")
+    ]
     names = [f"clip{number}" for number in range(CLIPS)]
     for name in [*names, "slow"]:
         for replica in replicas:
@@ -132,34 +137,75 @@ async def stored(replica: Origin, names: list[str]) -> int:
     return sum(row is not None and row.etag is not None for row in rows)
 
 
-def given(pod: Pod, overlay: str, database: str, bucket: str, fal: FakeFal) -> dict[str, object]:
-    """The pod's own settings, with the places that are elsewhere here."""
-    said: dict[str, object] = {
+def given(overlay: str, pod: Pod) -> dict[str, object]:
+    """The pod's own settings but for the places, which are elsewhere here, and long waits."""
+    said = {
         name.removeprefix("FIRSTVIEW_").lower(): value
         for name, value in rendered(overlay).environment(pod).items()
         if name.startswith("FIRSTVIEW_") and value is not None
     }
-    del said["data_dir"], said["listen"], said["admin_listen"]
-    return said | {
-        "database_url": database,
-        "bucket_url": f"s3://{bucket}",
+    kept = said.keys() - {"data_dir", "listen", "admin_listen", "bucket_url"}
+    return {
+        **{name: said[name] for name in kept},
         "cache_max_bytes": "1GiB",
         "drain_timeout": "1s",
         "drain_delay": "0s",
     }
 
 
+async def probed(client: aiohttp.ClientSession, admin: str, pod: Pod) -> None:
+    """Ask what the kubelet asks, and see that the API is nobody's without its token."""
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+        path = pod.container[probe]["httpGet"]["path"]
+        async with client.get(f"http://{admin}{path}") as reply:
+            assert reply.status == 200, await reply.text()
+    async with client.get(f"http://{admin}/api/v1/generations") as reply:
+        assert reply.status == 401
+
+
+async def viewed(client: aiohttp.ClientSession, origin: Member, fal: FakeFal) -> None:
+    """A clip that is told of over the admin address, and viewed at the public one, is stored."""
+    [serving], data = origin.said("serving"), make_clip(SIZE, 6)
+    async with client.put(
+        f"http://{serving['admin']}/api/v1/generations/clip",
+        json={"fal_url": fal.add("/clip.mp4", data)},
+        headers={"Authorization": f"Bearer {ADMIN_TOKEN}"},
+    ) as reply:
+        assert reply.status == 201
+    async with client.get(f"http://{serving['public']}/videos/clip.mp4") as reply:
+        assert await reply.read() == data
+
+    async def is_stored() -> bool:
+        return bool(origin.said("stored"))
+
+    await wait_for(is_stored, 30)
+
+
 @pytest.mark.timeout(240)
-async def test_the_pods_of_an_overlay_make_an_origin(
+async def test_the_pod_of_a_single_node_is_an_origin(tmp_path: Path, fal: FakeFal) -> None:
+    pod = rendered("single-node").pod("origin")
+    [command] = pod.container["args"]
+    settings = given("single-node", pod)
+    origin = Member(name="pod", command=command, data_dir=tmp_path / "data", settings=settings)
+    async with fleet(origin), aiohttp.ClientSession() as client:
+        await probed(client, origin.said("serving")[0]["admin"], pod)
+        await viewed(client, origin, fal)
+        await origin.stop(60)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(240)
+async def test_the_pods_of_replicas_make_an_origin_once_the_job_is_done(
     tmp_path: Path, fal: FakeFal, postgres_url: str, s3_bucket_name: str, aws_environment: None
 ) -> None:
     objects = rendered("s3")
+    places = {"database_url": postgres_url, "bucket_url": f"s3://{s3_bucket_name}"}
     origin, worker = (
         Member(
             name=name,
             command=objects.pod(name).container["args"][0],
             data_dir=tmp_path / name / "data",
-            settings=given(objects.pod(name), "s3", postgres_url, s3_bucket_name, fal),
+            settings=given("s3", objects.pod(name)) | places,
         )
         for name in ("origin", "worker")
     )
@@ -171,33 +217,14 @@ async def test_the_pods_of_an_overlay_make_an_origin(
     migrate = await asyncio.create_subprocess_exec(
         PROGRAM,
         *objects.pod("migrate").container["args"],
-        env={"PATH": "/usr/bin:/bin", "FIRSTVIEW_DATABASE_URL": postgres_url},
+        env={"PATH": os.environ["PATH"], "FIRSTVIEW_DATABASE_URL": postgres_url},
         cwd=tmp_path,
         stdout=asyncio.subprocess.DEVNULL,
     )
     assert await asyncio.wait_for(migrate.wait(), 60) == 0
-    data = make_clip(SIZE, 6)
     async with fleet(origin, worker), aiohttp.ClientSession() as client:
-        [serving], [working] = origin.said("serving"), worker.said("working")
-        for admin, pod in ((serving["admin"], "origin"), (working["admin"], "worker")):
-            for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
-                path = objects.pod(pod).container[probe]["httpGet"]["path"]
-                async with client.get(f"http://{admin}{path}") as reply:
-                    assert reply.status == 200, await reply.text()
-            async with client.get(f"http://{admin}/api/v1/stats") as reply:
-                assert reply.status == 401
-        async with client.put(
-            f"http://{serving['admin']}/api/v1/generations/clip",
-            json={"fal_url": fal.add("/clip.mp4", data)},
-            headers={"Authorization": f"Bearer {ADMIN_TOKEN}"},
-        ) as reply:
-            assert reply.status == 201
-        async with client.get(f"http://{serving['public']}/videos/clip.mp4") as reply:
-            assert await reply.read() == data
-        await wait_for(lambda: said(origin, "stored"), 30)
-        await worker.stop(30)
-        await origin.stop(30)
-
-
-async def said(member: Member, event: str) -> bool:
-    return bool(member.said(event))
+        await probed(client, origin.said("serving")[0]["admin"], objects.pod("origin"))
+        await probed(client, worker.said("working")[0]["admin"], objects.pod("worker"))
+        await viewed(client, origin, fal)
+        await worker.stop(60)
+        await origin.stop(60)

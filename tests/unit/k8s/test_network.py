@@ -10,6 +10,7 @@ import pytest
 from proxy.settings import Settings, parse_duration
 from tests.fixtures.manifests import ALL, REPLICATED, Manifests, Pod, rendered, selects
 
+# In one process of the tests: rendering and reading are done once for all of them.
 pytestmark = [pytest.mark.needs("kubectl"), pytest.mark.xdist_group("k8s")]
 
 CLOUDFLARE_READS_FOR = 125.0
@@ -103,19 +104,19 @@ def test_only_those_that_have_a_database_elsewhere_may_reach_one(overlay: str) -
         assert allowed(objects, pod, "Egress", "10.1.2.3", 5432) == (overlay != "single-node")
 
 
-def annotations(objects: Manifests, prefix: str) -> dict[str, str]:
+def told(objects: Manifests, prefix: str) -> dict[str, str]:
     [ingress] = objects.of("Ingress")
     found = ingress["metadata"]["annotations"]
     return {name.removeprefix(prefix): found[name] for name in found if name.startswith(prefix)}
 
 
 def test_a_clip_has_one_replica_whatever_its_query(objects: Manifests) -> None:
-    assert annotations(objects, F5)["lb-method"] == "hash $uri consistent"
-    assert annotations(objects, COMMUNITY)["upstream-hash-by"] == "$uri"
+    assert told(objects, F5)["lb-method"] == "hash $uri consistent"
+    assert told(objects, COMMUNITY)["upstream-hash-by"] == "$uri"
 
 
 def test_both_controllers_are_told_the_same(objects: Manifests) -> None:
-    ours, theirs = annotations(objects, F5), annotations(objects, COMMUNITY)
+    ours, theirs = told(objects, F5), told(objects, COMMUNITY)
     for one, other in {
         "proxy-buffering": {"false": "off"},
         "proxy-max-temp-file-size": {},
@@ -129,7 +130,7 @@ def test_both_controllers_are_told_the_same(objects: Manifests) -> None:
 
 
 def test_the_controller_waits_longer_than_firstview_and_cloudflare_do(objects: Manifests) -> None:
-    waits = parse_duration(annotations(objects, F5)["proxy-read-timeout"])
+    waits = parse_duration(told(objects, F5)["proxy-read-timeout"])
     settings = Settings(_env_file=None)  # type: ignore[call-arg]
     assert isinstance(waits, float)
     assert waits > CLOUDFLARE_READS_FOR
@@ -138,7 +139,7 @@ def test_the_controller_waits_longer_than_firstview_and_cloudflare_do(objects: M
 
 
 def test_a_webhook_of_any_length_is_firstviews_to_refuse(objects: Manifests) -> None:
-    most = annotations(objects, F5)["client-max-body-size"]
+    most = told(objects, F5)["client-max-body-size"]
     settings = Settings(_env_file=None)  # type: ignore[call-arg]
     assert int(most.removesuffix("m")) * 1024 * 1024 > settings.webhook_max_bytes
 

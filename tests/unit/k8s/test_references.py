@@ -12,6 +12,7 @@ from proxy.web.admin import Admin
 from tests.fixtures.manifests import ALL, MONITORED, REPLICATED, ROOT, Manifests, Pod, rendered
 from tools import reference
 
+# In one process of the tests: rendering and reading are done once for all of them.
 pytestmark = [pytest.mark.needs("kubectl"), pytest.mark.xdist_group("k8s")]
 
 SECRET = "firstview-secrets"
@@ -174,8 +175,13 @@ def test_prometheus_is_told_of_every_admin_listener() -> None:
     [monitor] = objects.of("ServiceMonitor")
     seen: set[str] = set()
     for service in objects.of("Service"):
-        if monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items():
+        if (
+            monitor["spec"]["selector"]["matchLabels"].items()
+            <= service["metadata"]["labels"].items()
+        ):
             ports = {port["name"] for port in service["spec"]["ports"]}
             assert {each["port"] for each in monitor["spec"]["endpoints"]} <= ports
             seen |= objects.selected(service["spec"]["selector"])
-    assert seen == {pod.labels["app.kubernetes.io/component"] for pod in objects.pods() if pod.ports}
+    assert seen == {
+        pod.labels["app.kubernetes.io/component"] for pod in objects.pods() if pod.ports
+    }
