@@ -14,8 +14,7 @@ import yaml
 from proxy.settings import Settings, parse_duration
 from tests.fixtures.manifests import K8S, ROOT, Manifests, kustomized
 
-# In one process of the tests: rendering and reading are done once for all of them.
-pytestmark = [pytest.mark.needs("kubectl"), pytest.mark.xdist_group("k8s")]
+pytestmark = pytest.mark.needs("kubectl")
 
 GUIDE = (ROOT / "docs" / "kubernetes.md").read_text()
 PATCHED = {"ConfigMap", "Ingress", "ServiceAccount"}

@@ -10,8 +10,7 @@ import pytest
 from proxy.settings import Settings, parse_duration
 from tests.fixtures.manifests import ALL, REPLICATED, Manifests, Pod, rendered, selects
 
-# In one process of the tests: rendering and reading are done once for all of them.
-pytestmark = [pytest.mark.needs("kubectl"), pytest.mark.xdist_group("k8s")]
+pytestmark = pytest.mark.needs("kubectl")
 
 CLOUDFLARE_READS_FOR = 125.0
 """Seconds; see docs/cloudflare.md."""

@@ -14,8 +14,7 @@ from pydantic import SecretStr
 from proxy.settings import Settings
 from tests.fixtures.manifests import ALL, K8S, OVERLAYS, ROOT, Manifest, rendered
 
-# In one process of the tests: rendering and reading are done once for all of them.
-pytestmark = [pytest.mark.needs("kubectl"), pytest.mark.xdist_group("k8s")]
+pytestmark = pytest.mark.needs("kubectl")
 
 VERSIONS = ["1.27", "1.37"]
 FOREIGN = {"ServiceMonitor"}

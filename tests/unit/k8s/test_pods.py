@@ -8,8 +8,7 @@ from pydantic import ByteSize, TypeAdapter
 from proxy.settings import Settings, load
 from tests.fixtures.manifests import ALL, REPLICATED, Manifests, Pod, rendered
 
-# In one process of the tests: rendering and reading are done once for all of them.
-pytestmark = [pytest.mark.needs("kubectl"), pytest.mark.xdist_group("k8s")]
+pytestmark = pytest.mark.needs("kubectl")
 
 MOST_OF_A_VOLUME = 0.9
 """A file system needs some of it for itself."""

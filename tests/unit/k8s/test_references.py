@@ -12,8 +12,7 @@ from proxy.web.admin import Admin
 from tests.fixtures.manifests import ALL, MONITORED, REPLICATED, ROOT, Manifests, Pod, rendered
 from tools import reference
 
-# In one process of the tests: rendering and reading are done once for all of them.
-pytestmark = [pytest.mark.needs("kubectl"), pytest.mark.xdist_group("k8s")]
+pytestmark = pytest.mark.needs("kubectl")
 
 SECRET = "firstview-secrets"
 VALUES = {"FIRSTVIEW_DATABASE_URL": "postgresql://firstview@db/firstview"}
