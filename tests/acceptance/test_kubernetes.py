@@ -12,9 +12,10 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from proxy.errors import RouteNotFound
 from tests.fakes.fal import Behaviour, FakeFal, make_clip
 from tests.fixtures.fleet import Member, fleet
-from tests.fixtures.manifests import Pod, rendered
+from tests.fixtures.manifests import ALL, Pod, rendered
 from tests.fixtures.origin import ADMIN_TOKEN, MakeOrigin, Origin, wait_for
 from tests.fixtures.programs import require_program
 from tests.fixtures.servers import free_port
@@ -60,7 +61,7 @@ http {{
 
 
 @contextlib.asynccontextmanager
-async def ingress(folder: Path, one: Origin, other: Origin) -> AsyncIterator[str]:
+async def edge_of(folder: Path, one: Origin, other: Origin) -> AsyncIterator[str]:
     """Run nginx as the Ingress says, in front of two replicas; its address."""
     [manifest] = rendered("r2").of("Ingress")
     said = {
@@ -117,7 +118,7 @@ async def test_a_clip_lives_on_one_replica_and_streams_through_the_ingress(
             behaviour = Behaviour(stall_at=SIZE // 2, stall_for=3600) if last else None
             await replica.clip(name, make_clip(SIZE, 5), behaviour)
     client = replicas[0].client
-    async with ingress(tmp_path, *replicas) as edge:
+    async with edge_of(tmp_path, *replicas) as edge:
         for name in names:
             for query in ("", "?verify=1-a", "?verify=2-b"):
                 async with client.get(f"{edge}/videos/{name}.mp4{query}") as reply:
@@ -129,6 +130,32 @@ async def test_a_clip_lives_on_one_replica_and_streams_through_the_ingress(
         assert min(asked) > 0
         async with asyncio.timeout(20), client.get(f"{edge}/videos/slow.mp4") as reply:
             assert len(await reply.content.readexactly(SIZE // 4)) == SIZE // 4
+
+
+async def test_every_address_that_a_manifest_names_is_one_of_firstviews(origin: Origin) -> None:
+    admin, public = set(), set()
+    for overlay in ALL:
+        objects = rendered(overlay)
+        for pod in objects.pods():
+            for name, value in pod.container.items():
+                admin |= {value["httpGet"]["path"]} if name.endswith("Probe") else set()
+        for monitor in objects.of("ServiceMonitor"):
+            admin |= {endpoint["path"] for endpoint in monitor["spec"]["endpoints"]}
+        for ingress in objects.of("Ingress"):
+            [rule] = ingress["spec"]["rules"]
+            public |= {path["path"] for path in rule["http"]["paths"]}
+    assert admin == {"/livez", "/readyz", "/metrics"}
+    for path in admin:
+        async with origin.client.get(origin.admin(path)) as reply:
+            assert reply.status == 200, path
+    assert public == {"/videos/", "/webhooks/fal", "/healthz"}
+    base = f"http://127.0.0.1:{origin.app.public_port}"
+    for path in public:
+        url = base + path + ("x.mp4" if path.endswith("/") else "")
+        async with origin.client.get(url) as reply:
+            assert f"problem:{RouteNotFound.slug}" not in await reply.text(), path
+    async with origin.client.get(f"{base}/elsewhere") as reply:
+        assert f"problem:{RouteNotFound.slug}" in await reply.text()
 
 
 async def stored(replica: Origin, names: list[str]) -> int:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
-from proxy.clock import Clock
 from proxy.settings import Settings, load
-from proxy.web.admin import Admin
 from tests.fixtures.manifests import ALL, MONITORED, REPLICATED, ROOT, Manifests, Pod, rendered
 from tools import reference
 
@@ -57,30 +55,13 @@ def test_ports_are_those_that_firstview_listens_on(
             assert settings.admin_address == ("0.0.0.0", pod.ports["admin"])
 
 
-def test_probes_ask_the_admin_listener_for_pages_that_it_has(objects: Manifests) -> None:
-    nothing = cast("Any", None)
-    admin = Admin(
-        Settings(_env_file=None),  # type: ignore[call-arg]
-        generations=nothing,
-        search=nothing,
-        jobs=nothing,
-        locator=nothing,
-        clock=Clock(),
-        figures=nothing,
-        ready=nothing,
-        allowed=nothing,
-        wake=nothing,
-    )
-    routes = {resource.canonical for resource in admin.app().router.resources()}
+def test_every_probe_asks_the_admin_listener(objects: Manifests) -> None:
     for pod in objects.pods():
         probes = {key: value for key, value in pod.container.items() if key.endswith("Probe")}
         if "admin" in pod.ports:
             assert probes.keys() == {"startupProbe", "livenessProbe", "readinessProbe"}
         for probe in probes.values():
             assert probe["httpGet"]["port"] == "admin"
-            assert probe["httpGet"]["path"] in routes
-    for monitor in objects.of("ServiceMonitor"):
-        assert {each["path"] for each in monitor["spec"]["endpoints"]} <= routes
 
 
 def test_controllers_select_their_own_pods_and_no_others(objects: Manifests) -> None:
