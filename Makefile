@@ -95,7 +95,8 @@ setup: $(VENV)/.dev $(VENV_S3)/.installed ## set up everything that lies in the 
 
 # program:package, as tools/system-packages reads it.
 TEST_PROGRAMS := ffmpeg:ffmpeg ffprobe:ffmpeg chromium:chromium initdb:postgresql nginx:nginx \
-	curl:curl wget:wget promtool:prometheus systemd-analyze:systemd kubectl:kubernetes-client
+	curl:curl wget:wget promtool:prometheus systemd-analyze:systemd kubectl:kubernetes-client \
+	node:nodejs
 BENCH_PROGRAMS := nginx:nginx wrk:wrk initdb:postgresql varnishd:varnish \
 	traffic_server:trafficserver
 

@@ -18,6 +18,8 @@ operating system in `delivery/spool.py` and `storage/disk_threads.py`.
     │   ├── RequestTimeout             408
     │   ├── BodyTooLarge               413
     │   ├── Unauthorized               401
+    │   ├── LinkRefused                403
+    │   ├── OriginLocked               403
     │   └── BadSignature               401  (a webhook that fal did not sign, or not now)
     ├── ClipError                      the clip cannot be had, and that is a fact about the clip
     │   ├── UnknownClip                404
@@ -189,6 +191,20 @@ class Unauthorized(RequestError):
     def headers(self) -> dict[str, str]:
         """RFC 9110 §15.5.2: a 401 must carry WWW-Authenticate."""
         return {"WWW-Authenticate": 'Bearer realm="firstview"'}
+
+
+class LinkRefused(RequestError):
+    """This clip needs a signed link, and this one is not valid, or not any more."""
+
+    status = 403
+    slug = "link-refused"
+
+
+class OriginLocked(RequestError):
+    """This origin answers only to requests that come through its edge."""
+
+    status = 403
+    slug = "origin-locked"
 
 
 class BadSignature(RequestError):

@@ -61,6 +61,8 @@ class Generation:
     width: int | None = None
     height: int | None = None
     error: str | None = None
+    gated: bool | None = None
+    """Whether only a signed link shows it; None: as FIRSTVIEW_GATED says."""
     refusals: int = 0
     first_refused_at: datetime | None = None
     created_at: datetime
@@ -86,6 +88,7 @@ class Registration:
     duration: float | None = None
     width: int | None = None
     height: int | None = None
+    gated: bool | None = None
     created_at: datetime | None = None
     completed_at: datetime | None = None
 
@@ -95,7 +98,8 @@ class ClipFacts:
     """What every reply about one clip says, identically from every tier, replica and moment.
 
     `etag` is the opaque tag without quotes, always strong. `last_modified` has whole seconds,
-    as an HTTP-date has (RFC 9110 §5.6.7).
+    as an HTTP-date has (RFC 9110 §5.6.7). `gated` is what the generation said of itself when the
+    clip was brought in: it counts where the catalog cannot be asked what it says now.
     """
 
     request_id: str
@@ -103,6 +107,7 @@ class ClipFacts:
     etag: str
     last_modified: datetime
     model: str | None = None
+    gated: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

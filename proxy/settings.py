@@ -25,6 +25,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from proxy.errors import SettingsError
+from proxy.secret_lists import NamedKey, named_keys, secrets
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
 _SIZE = re.compile(r"\d+(\.\d+)?\s*([KMGTP]i?)?B?", re.IGNORECASE)
@@ -135,6 +136,29 @@ class Settings(BaseSettings):
     )
     public_url: str = _setting(
         "http://localhost:8080", "Address under which viewers reach the public listener."
+    )
+
+    # who may see clips
+    gated: bool = _setting(
+        False, "Show clips to who has a signed link, but for generations that say otherwise."
+    )
+    signing_keys: SecretStr = _setting(
+        SecretStr(""),
+        "Keys of signed links, `name:secret,…`, newest first: that one signs, all are accepted.",
+    )
+    link_life: Seconds = _setting(
+        "24h", "Longest life of a signed link; also the ttl of the rule at the edge."
+    )
+    edge_checks_links: bool = _setting(
+        False, "Let Cloudflare cache gated clips; only where its own rule checks each link."
+    )
+    redirect_stored: bool = _setting(
+        False, "Answer a GET of a stored clip with a 302 to a presigned bucket URL (900 s)."
+    )
+    origin_secret: SecretStr = _setting(
+        SecretStr(""),
+        "Secrets, comma-separated, one of which the edge sends as X-Firstview-Origin; what comes"
+        " without is refused.",
     )
 
     # upstream
@@ -339,6 +363,16 @@ class Settings(BaseSettings):
         """Host and port of the admin listener."""
         return parse_address(self.admin_listen)
 
+    @property
+    def keys_of_links(self) -> tuple[NamedKey, ...]:
+        """Keys of signed links, newest first."""
+        return named_keys(self.signing_keys.get_secret_value())
+
+    @property
+    def origin_secrets(self) -> tuple[bytes, ...]:
+        """Secrets of the edge, any of which counts; none: whoever comes is let in."""
+        return secrets(self.origin_secret.get_secret_value())
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         problems = list(_bucket_problems(self.bucket_url))
@@ -350,6 +384,7 @@ class Settings(BaseSettings):
         problems += _fal_problems(self)
         if not self.upstream_hosts:
             problems.append("FIRSTVIEW_UPSTREAM_HOSTS must name at least one host")
+        problems += _gate_problems(self)
         if self.part_size < 5 * 1024 * 1024:
             problems.append("FIRSTVIEW_PART_SIZE must be at least 5MiB: no store takes less")
         if problems:
@@ -363,6 +398,27 @@ def _fal_problems(settings: Settings) -> list[str]:
     allowed = {"https", "http"} if settings.upstream_allow_insecure else {"https"}
     wrong = [name for name in names if urlsplit(getattr(settings, name)).scheme not in allowed]
     return [f"FIRSTVIEW_{name.upper()} must start with https://" for name in wrong]
+
+
+def _gate_problems(settings: Settings) -> list[str]:
+    """Say what would keep everybody out, or let everybody in."""
+    problems = []
+    for name, read in (("signing_keys", named_keys), ("origin_secret", secrets)):
+        try:
+            read(getattr(settings, name).get_secret_value())
+        except ValueError as error:
+            problems.append(f"FIRSTVIEW_{name.upper()}: {error}")
+    if not settings.signing_keys.get_secret_value().strip(" ,"):
+        problems += [
+            f"FIRSTVIEW_{name.upper()} needs FIRSTVIEW_SIGNING_KEYS: no link could be valid"
+            for name in ("gated", "edge_checks_links")
+            if getattr(settings, name)
+        ]
+    if settings.link_life < 1:
+        problems.append("FIRSTVIEW_LINK_LIFE must be at least 1s")
+    if settings.redirect_stored and urlsplit(settings.bucket_url).scheme != "s3":
+        problems.append("FIRSTVIEW_REDIRECT_STORED needs a bucket that viewers reach: s3://name")
+    return problems
 
 
 def _bucket_problems(url: str) -> list[str]:

@@ -23,9 +23,11 @@ from proxy.catalog.search import Search
 from proxy.delivery.send import Sender
 from proxy.errors import cannot_listen
 from proxy.security.jwks import Signers
+from proxy.security.links import Links
 from proxy.upstream.allowlist import Policy, check_url
 from proxy.upstream.fal_jwks import FalJwks
 from proxy.web.admin import Admin
+from proxy.web.gate import Gate
 from proxy.web.hits import Hits
 from proxy.web.listener import Listener
 from proxy.web.public import Public
@@ -67,10 +69,14 @@ async def listen(
     settings, metrics = places.settings, places.metrics
     async with contextlib.AsyncExitStack() as stack:
         sender = Sender(settings, places.clock, metrics)
-        videos = Videos(settings, corridor.locator, sender, metrics)
+        gate = Gate(settings, corridor.locator, places.clock)
+        presign = places.bucket.presigned if settings.redirect_stored else None
+        videos = Videos(settings, corridor.locator, gate, sender, metrics, presign=presign)
         webhooks = await stack.enter_async_context(_open_webhooks(places, corridor, labour))
-        public = Public(videos, webhooks, metrics)
-        hits = None if videos.tells else Hits(settings, corridor.locator, videos.policy, metrics)
+        public = Public(videos, webhooks, gate, metrics)
+        hits = None
+        if not videos.tells and presign is None:
+            hits = Hits(settings, corridor.locator, gate, videos.policy, metrics)
         listener = Listener(public, settings, metrics, hits)
         stack.push_async_callback(lambda: listener.shutdown(grace.left))
         doors = Doors(listener)
@@ -130,6 +136,8 @@ async def listen_admin(
         generations=places.generations,
         search=Search(places.catalog),
         jobs=labour.jobs,
+        links=Links(settings.keys_of_links, settings.link_life),
+        bucket=places.bucket,
         locator=corridor.locator,
         clock=places.clock,
         figures=figures.written,

@@ -41,6 +41,7 @@ _SAID: Final = (
     "duration",
     "width",
     "height",
+    "gated",
     "created_at",
     "completed_at",
 )
@@ -172,6 +173,7 @@ def stored(
         status=Status.STORED,
         fal_url=before.fal_url or fal_url,
         model=before.model or facts.model,
+        gated=facts.gated if before.gated is None else before.gated,
         content_length=facts.length,
         content_type=before.content_type or CLIP_CONTENT_TYPE,
         etag=facts.etag,

@@ -151,6 +151,7 @@ class Generations:
             etag=after.etag,
             last_modified=after.last_modified,
             model=after.model,
+            gated=after.gated,
         )
 
     async def mark_stored(

@@ -30,6 +30,8 @@ _MOST_BYTES: Final = 2**63 - 1
 _MOST_PIXELS: Final = 2**31 - 1
 _YEARS: Final = range(1970, 3000)
 """Of a generation: what is counted from its times has to be a time too, wherever it is kept."""
+_YES: Final = frozenset({"true", "yes", "1"})
+_NO: Final = frozenset({"false", "no", "0"})
 _DIGITS: Final = re.compile(r"[0-9]{1,19}")
 HASH: Final = re.compile(r"[0-9a-f]{64}")
 NO_TEXT: Final = re.compile(r"[\x00\ud800-\udfff]")
@@ -192,6 +194,15 @@ def _time(value: object) -> datetime:
     return found
 
 
+def _flag(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    word = str(value).lower() if isinstance(value, str | int) else ""
+    if word in _YES or word in _NO:
+        return word in _YES
+    raise ValueError(f"must be true or false, not {_shown(value)}")
+
+
 @dataclass(frozen=True, slots=True)
 class _Field:
     """One field: its own name first, then others that people use."""
@@ -210,6 +221,7 @@ _FIELDS: Final = (
     _Field(("duration",), _seconds),
     _Field(("width",), _whole(_MOST_PIXELS, "pixels")),
     _Field(("height",), _whole(_MOST_PIXELS, "pixels")),
+    _Field(("gated",), _flag),
     _Field(("created_at",), _time),
     _Field(("completed_at",), _time),
 )

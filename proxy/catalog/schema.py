@@ -12,7 +12,7 @@ from typing import Final, Protocol
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-REVISIONS: Final = ("0001", "0002")
+REVISIONS: Final = ("0001", "0002", "0003")
 """All that this firstview knows, oldest first; see `migrations/versions`."""
 
 HEAD: Final = REVISIONS[-1]

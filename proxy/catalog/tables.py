@@ -134,6 +134,7 @@ generations = Table(
     Column("completed_at", Moment),
     Column("mirrored_at", Moment),
     Column("last_viewed_at", Moment),
+    Column("gated", Boolean),
     CheckConstraint(
         f"status IN ({', '.join(repr(status.value) for status in Status)})",
         name="generations_status_is_known",

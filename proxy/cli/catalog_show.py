@@ -65,6 +65,7 @@ def _lines(row: Generation, jobs: list[Job], now: datetime) -> Iterator[tuple[st
         "type": row.content_type,
         "etag": row.etag,
         "sha256": row.sha256,
+        "gated": None if row.gated is None else "yes" if row.gated else "no",
         "error": row.error,
         "refusals": _refusals(row),
         "created": _moment(row.created_at),

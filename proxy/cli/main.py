@@ -179,6 +179,37 @@ def import_file(
     raise SettingsError("firstview import: give either a FILE or --from-postgres URL")
 
 
+@app.command(rich_help_panel=_LOOKING)
+def sign(
+    what: Annotated[
+        list[str],
+        typer.Argument(metavar="ID|PATH", help="Request ids, or paths that begin with /."),
+    ],
+    *,
+    life: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Such as 15m; at most, and if not said, the longest."),
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Another key than the newest.")
+    ] = None,
+    url_safe: Annotated[
+        bool,
+        typer.Option("--url-safe", help="The URL-safe alphabet, for an edge rule with the flag s."),
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Make signed links to clips, which work at the edge and here; see FIRSTVIEW_SIGNING_KEYS.
+
+    Asks nobody: a link can be made before there is a clip.
+    """
+    from proxy import settings
+    from proxy.cli import sign as command
+
+    wish = command.Wish(life=life, key=key, url_safe=url_safe)
+    raise typer.Exit(command.run(settings.load(), what, wish, as_json=json))
+
+
 @app.command(rich_help_panel=_SERVING)
 def demo(
     *,

@@ -22,6 +22,7 @@ from proxy.storage import keys
 from proxy.storage.bucket import ObjectInfo
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_GATED = {"yes": True, "no": False}
 
 
 def etag_of(identity: str, length: int) -> str:
@@ -44,6 +45,7 @@ def facts_from_source(row: Generation, url: str, head: BodyHead, length: int) ->
         etag=etag,
         last_modified=_whole_seconds(when),
         model=row.model,
+        gated=row.gated,
     )
 
 
@@ -73,6 +75,7 @@ def facts_from_object(
         etag=etag or etag_of(object_etag, size),
         last_modified=_whole_seconds(_parse_time(when) or last_modified),
         model=metadata.get(keys.META_MODEL) or (row.model if row else None),
+        gated=_GATED.get(metadata.get(keys.META_GATED, "")) if row is None else row.gated,
     )
 
 
@@ -98,6 +101,7 @@ def facts_from_row(row: Generation) -> ClipFacts | None:
         etag=row.etag,
         last_modified=_whole_seconds(row.last_modified),
         model=row.model,
+        gated=row.gated,
     )
 
 
@@ -124,6 +128,8 @@ def metadata_of(facts: ClipFacts, prompt_hash: str | None = None) -> dict[str, s
         metadata[keys.META_MODEL] = facts.model
     if prompt_hash is not None:
         metadata[keys.META_PROMPT_HASH] = prompt_hash
+    if facts.gated is not None:
+        metadata[keys.META_GATED] = "yes" if facts.gated else "no"
     return metadata
 
 

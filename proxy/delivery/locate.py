@@ -18,6 +18,7 @@ from proxy.delivery import identity
 from proxy.delivery.candidates import Candidates
 from proxy.delivery.fill import Fills
 from proxy.delivery.flights import Flight, Flights, tells_facts
+from proxy.delivery.gating import Gating
 from proxy.delivery.near import Near
 from proxy.delivery.remembered import Remembered
 from proxy.delivery.sources import Source
@@ -26,7 +27,7 @@ from proxy.errors import CatalogError, FirstviewError, ObjectMissing
 from proxy.records import ByteStream, ClipFacts, Generation, Status
 from proxy.settings import Settings
 from proxy.storage.forgets import Forgets
-from proxy.storage.open_files import OpenFile
+from proxy.storage.open_files import GatedFile, OpenFile
 
 _PATIENCE = 1.0
 """Seconds that a clip which is here waits to hear from a hanging catalog if it is still meant."""
@@ -47,15 +48,20 @@ class Resolves(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A clip's facts and who knew them: `tier` as in a `View`, `hit` if nobody was asked."""
+    """A clip's facts and who knew them: `hit` if nobody was asked, the rest as in a `View`."""
 
     facts: ClipFacts
     tier: str
     hit: bool
+    gated: bool = False
 
 
 class Locator:
-    """Finds clips. The hot path, `hot`, awaits nothing."""
+    """Finds clips. The hot path, `hot`, awaits nothing.
+
+    A viewer who is not `admitted` has no signed link for the clip that is valid now. Whether it
+    takes one is known with its row, before any source is asked and any fill begun.
+    """
 
     def __init__(
         self,
@@ -76,30 +82,39 @@ class Locator:
         self._flights = flights
         self._fills = fills
         self._forgets = forgets
+        self._gating = Gating(by_default=settings.gated)
         self._letting_go: set[asyncio.Task[None]] = set()
         self.resolves: Resolves | None = None
 
     def hot(self, request_id: str) -> OpenFile | None:
-        """A whole clip that is open here and known to be current; `acquire` before any await."""
+        """A whole clip that is open here, current and for everybody; `acquire` before any await."""
         if self._forgets.is_news:
             self.heed()
-        return self._near.hot(request_id) if request_id in self._rows else None
+        return self._near.hot(request_id) if self._rows.shows(request_id) else None
 
-    async def find(self, request_id: str, wanted: Wanted | None = None) -> View:
+    def hot_gated(self, request_id: str) -> GatedFile | None:
+        """As `hot`, a clip that is gated: for viewers who are admitted."""
+        if self._forgets.is_news:
+            self.heed()
+        file = self._near.hot(request_id) if self._rows.gates(request_id) else None
+        return None if file is None else file.gated()
+
+    async def find(
+        self, request_id: str, wanted: Wanted | None = None, *, admitted: bool = False
+    ) -> View:
         """Find a clip for a viewer, and start a fill if nothing here has it.
 
         Returns when a reply can begin: its facts are known and its source has proven to be a
-        clip. Raises ClipError, SourceError, BucketError, CatalogError, Overloaded.
+        clip. Raises LinkRefused, ClipError, SourceError, BucketError, CatalogError, Overloaded.
         """
         self.heed()
-        flight, joined = await self._flight(request_id), True
+        (flight, row), joined = await self._flight(request_id), True
+        outage: CatalogError | None = None
         if flight is None:
-            row, outage, file = await self._look_and_resolve(request_id)
+            row, outage, file = await self._look_and_resolve(request_id, admitted=admitted)
+            file = file or self._arrived(request_id)
             if file is not None:
-                return View(facts=file.facts, tier=file.tier, file=file)
-            arrived = self._arrived(request_id)
-            if arrived is not None:
-                return arrived
+                return self._view(file, row, admitted=admitted)
             flight = self._flights.get(request_id)
             if flight is None:
                 sources = self._candidates.of(request_id, row, outage)
@@ -108,10 +123,25 @@ class Locator:
                     request_id, sources, self._fills.run, by_range=by_range
                 )
         else:
-            row, outage = flight.sources[0].row, None
+            self._gating.check(row, flight.facts, admitted=admitted)
         flight.hold()
         try:
-            return await self._board(flight, wanted, joined=joined)
+            facts, early = await self._board(flight, wanted, joined=joined)
+            try:
+                gated = self._gating.check(row, facts, admitted=admitted)
+            except BaseException:
+                if early is not None:
+                    discard(early)
+                raise
+            joined = joined or flight.followed
+            return View(
+                facts=facts,
+                tier="flight" if joined else (flight.source or flight.sources[0]).tier,
+                flight=flight,
+                early=early,
+                collapsed=joined,
+                gated=gated,
+            )
         except ObjectMissing as error:
             flight.drop()
             raise self._candidates.missing(row, outage) from error
@@ -119,8 +149,8 @@ class Locator:
             flight.drop()
             raise
 
-    async def _flight(self, request_id: str) -> Flight | None:
-        """The clip's flight, unless the catalog means another clip by now.
+    async def _flight(self, request_id: str) -> tuple[Flight | None, Generation | None]:
+        """The clip's flight, unless the catalog means another clip by now, and the clip's row.
 
         A fill may take longer than a row is believed, and the id may have been re-pointed by a
         process that knows nothing of this flight.
@@ -128,54 +158,79 @@ class Locator:
         flight = self._flights.get(request_id)
         began = None if flight is None else flight.sources[0].row
         if began is None:
-            return flight
+            return flight, None
         row, _ = await self._rows.ask(request_id, _PATIENCE)
         if row is not None and not changes.same_source(began, row):
             await self._forget(request_id)
-        return self._flights.get(request_id)
+        return self._flights.get(request_id), row or began
 
-    def _arrived(self, request_id: str) -> View | None:
+    def _view(self, file: OpenFile, row: Generation | None, *, admitted: bool) -> View:
+        """One viewer's view of a file that is acquired for it. Raises LinkRefused."""
+        try:
+            gated = self._gating.check(row, file.facts, admitted=admitted)
+        except BaseException:
+            file.release()
+            raise
+        served = file.gated() if gated else file
+        return View(facts=file.facts, tier=file.tier, file=served, gated=gated)
+
+    def _arrived(self, request_id: str) -> OpenFile | None:
         """A clip that became whole here while the places were being looked into.
 
         Asked without an await before a fill is started, so that a clip is never fetched again by
         a viewer who looked for it just before its fill ended.
         """
         file = self._near.present(request_id)
-        if file is None:
-            return None
-        return View(facts=file.facts, tier=file.tier, file=file.acquire())
+        return None if file is None else file.acquire()
 
-    async def facts(self, request_id: str) -> Known:
+    async def facts(self, request_id: str, *, admitted: bool = False) -> Known:
         """What a HEAD says: from whatever is nearest, and without a fill. Raises like `find`."""
-        known = await self.known(request_id)
+        known = await self.known(request_id, admitted=admitted)
         if known is not None:
             return known
         row, outage = await self._row(request_id)
+        self._gating.check(row, admitted=admitted)
         if row is not None and await self._resolved(row):
             row, outage = await self._row(request_id)
         errors: list[FirstviewError] = []
         for source in self._candidates.of(request_id, row, outage):
             try:
-                return Known(await source.ask(), source.tier, hit=False)
+                facts = await source.ask()
             except FirstviewError as error:
                 errors.append(error)
+                continue
+            gated = self._gating.check(row, facts, admitted=admitted)
+            return Known(facts, source.tier, hit=False, gated=gated)
         telling = [error for error in errors if not isinstance(error, ObjectMissing)]
         if not telling:
             raise self._candidates.missing(row, outage)
         raise next((error for error in telling if error.retryable), telling[0])
 
-    async def known(self, request_id: str) -> Known | None:
-        """Facts that can be had without asking a source; None if there are none."""
+    async def known(self, request_id: str, *, admitted: bool = False) -> Known | None:
+        """Facts that can be had without asking a source; None if there are none.
+
+        Raises LinkRefused.
+        """
         self.heed()
-        flight = await self._flight(request_id)
+        flight, row = await self._flight(request_id)
         if flight is not None and flight.facts is not None:
-            return Known(flight.facts, "flight", hit=False)
+            gated = self._gating.check(row, flight.facts, admitted=admitted)
+            return Known(flight.facts, "flight", hit=False, gated=gated)
         row, _, file = await self._look(request_id)
         if file is not None:
             file.release()
-            return Known(file.facts, file.tier, hit=True)
+            gated = self._gating.check(row, file.facts, admitted=admitted)
+            return Known(file.facts, file.tier, hit=True, gated=gated)
+        gated = self._gating.check(row, admitted=admitted)
         facts = identity.facts_from_row(row) if row and row.status is Status.STORED else None
-        return None if facts is None else Known(facts, "bucket", hit=True)
+        return None if facts is None else Known(facts, "bucket", hit=True, gated=gated)
+
+    async def is_stored(self, request_id: str, *, admitted: bool = False) -> bool:
+        """Whether the bucket has the clip, as the catalog says. Raises LinkRefused."""
+        self.heed()
+        row, _ = await self._row(request_id)
+        self._gating.check(row, admitted=admitted)
+        return row is not None and row.status is Status.STORED
 
     def refresh(self, request_id: str) -> None:
         """The catalog was told something of this id: ask it again at the next request."""
@@ -234,7 +289,7 @@ class Locator:
             file = await self._local(request_id, row, changes) if seen else None
             self.heed()
             if changes == self._rows.changes and file is not None:
-                self._rows.believe(request_id, row)
+                self._rows.believe(request_id, row, file.facts)
                 break
             if changes == self._rows.changes and (row is not None or request_id not in self._rows):
                 break
@@ -257,11 +312,17 @@ class Locator:
         return row, outage, seen or self._near.present(request_id) is not None
 
     async def _look_and_resolve(
-        self, request_id: str
+        self, request_id: str, *, admitted: bool
     ) -> tuple[Generation | None, CatalogError | None, OpenFile | None]:
-        """Look, and if the clip is expected but nobody has said where it is, ask fal, once."""
+        """Look, and if the clip is expected but nobody has said where it is, ask fal, once.
+
+        Raises LinkRefused, but not of a file: whoever gets that decides by it.
+        """
         row, outage, file = await self._look(request_id)
-        if file is None and row is not None and await self._resolved(row):
+        if file is not None:
+            return row, outage, file
+        self._gating.check(row, admitted=admitted)
+        if row is not None and await self._resolved(row):
             return await self._look(request_id)
         return row, outage, file
 
@@ -296,7 +357,9 @@ class Locator:
 
     # -- boarding a flight ---
 
-    async def _board(self, flight: Flight, wanted: Wanted | None, *, joined: bool) -> View:
+    async def _board(
+        self, flight: Flight, wanted: Wanted | None, *, joined: bool
+    ) -> tuple[ClipFacts, asyncio.Task[ByteStream] | None]:
         """Wait until a reply can begin; ask for a far range meanwhile, not afterwards."""
         early: asyncio.Task[ByteStream] | None = None
         source = flight.sources[0]
@@ -310,14 +373,11 @@ class Locator:
             if not joined:
                 flight.give_way(early)
         try:
-            facts = await self._first_facts(flight, source, early)
+            return await self._first_facts(flight, source, early), early
         except BaseException:
             if early is not None:
                 discard(early)
             raise
-        joined = joined or flight.followed
-        tier = "flight" if joined else (flight.source or source).tier
-        return View(facts=facts, tier=tier, flight=flight, early=early, collapsed=joined)
 
     async def _first_facts(
         self, flight: Flight, source: Source, early: asyncio.Task[ByteStream] | None

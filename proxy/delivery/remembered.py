@@ -2,6 +2,9 @@
 
 Belongs here: how long a row is believed, that concurrent questions are one question, and that an
 answer which was overtaken by a change is not believed. Must not know: where clips are.
+
+Clips for everybody and gated ones are believed apart from each other, so that the hot path of the
+former has nothing to ask about the latter.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from typing import Protocol
 from cachetools import TTLCache
 
 from proxy.clock import Clock
+from proxy.delivery.gating import Gating
 from proxy.errors import CatalogError, CatalogUnavailable
 from proxy.records import ClipFacts, Generation, Status
 from proxy.settings import Settings
@@ -51,13 +55,24 @@ class Remembered:
         self._most = settings.facts_max
         self._until: dict[str, float] = {}
         """When each belief ends, oldest first: one look-up on the hot path, not a cache's ten."""
+        self._gated_until: dict[str, float] = {}
+        """The same, of clips that are gated."""
+        self._gating = Gating(by_default=settings.gated)
         self._asking: dict[str, asyncio.Task[Generation | None]] = {}
         self.changes = 0
         """Counts the times that the catalog was changed from here."""
 
     def __contains__(self, request_id: str) -> bool:
         """Whether something fresh is remembered of an id."""
+        return self.shows(request_id) or self.gates(request_id)
+
+    def shows(self, request_id: str) -> bool:
+        """Whether something fresh is remembered of an id, and it is for everybody."""
         return self._until.get(request_id, 0.0) > self._now()
+
+    def gates(self, request_id: str) -> bool:
+        """Whether something fresh is remembered of an id, and it is gated."""
+        return self._gated_until.get(request_id, 0.0) > self._now()
 
     async def ask(
         self,
@@ -102,17 +117,26 @@ class Remembered:
         if self._asking.get(request_id) is task:
             del self._asking[request_id]
 
-    def believe(self, request_id: str, row: Generation | None) -> None:
+    def believe(
+        self, request_id: str, row: Generation | None, facts: ClipFacts | None = None
+    ) -> None:
         """Remember what a clip that is here was found to be, if nothing is remembered yet."""
         if request_id not in self._fresh:
-            self._remember(request_id, row)
+            self._remember(request_id, row, facts)
 
-    def _remember(self, request_id: str, row: Generation | None) -> None:
+    def _remember(
+        self, request_id: str, row: Generation | None, facts: ClipFacts | None = None
+    ) -> None:
+        self._forget(request_id)
         self._fresh[request_id] = row
+        until = self._gated_until if self._gating.holds(row, facts) else self._until
+        until[request_id] = self._now() + self._ttl
+        if len(until) > self._most:
+            del until[next(iter(until))]
+
+    def _forget(self, request_id: str) -> None:
         self._until.pop(request_id, None)
-        self._until[request_id] = self._now() + self._ttl
-        if len(self._until) > self._most:
-            del self._until[next(iter(self._until))]
+        self._gated_until.pop(request_id, None)
 
     def stored(self, facts: ClipFacts) -> None:
         """A clip was stored: know it without asking, so that it is looked for in the bucket."""
@@ -132,12 +156,13 @@ class Remembered:
         self.changes += 1
         self._fresh.clear()
         self._until.clear()
+        self._gated_until.clear()
         self._asking.clear()
 
     def drop(self, request_id: str) -> None:
         """Ask again at the next request."""
         self._fresh.pop(request_id, None)
-        self._until.pop(request_id, None)
+        self._forget(request_id)
 
     def changed(self, request_id: str) -> None:
         """The catalog was told something of this id: no answer that is under way counts."""

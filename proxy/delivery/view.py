@@ -14,7 +14,7 @@ from proxy.delivery.flights import Flight
 from proxy.delivery.sources import Source
 from proxy.errors import FirstviewError
 from proxy.records import ByteStream, ClipFacts
-from proxy.storage.open_files import OpenFile
+from proxy.storage.open_files import ServedFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +39,17 @@ class View:
     """Where one viewer's bytes come from: a whole file, a flight's spool, or the source itself.
 
     `tier` is `disk`, `bucket`, `flight` or `upstream`; `collapsed` says that another viewer's
-    fill was joined. Must be released; a flight in it is held already.
+    fill was joined, `gated` that it is for this viewer alone. Must be released; a flight in it is
+    held already.
     """
 
     facts: ClipFacts
     tier: str
-    file: OpenFile | None = None
+    file: ServedFile | None = None
     flight: Flight | None = None
     early: asyncio.Task[ByteStream] | None = None
     collapsed: bool = False
+    gated: bool = False
 
     @property
     def hit(self) -> bool:

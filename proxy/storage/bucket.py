@@ -14,9 +14,12 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from proxy.records import ByteStream
+
+PRESIGNED_FOR: Final = 900
+"""Seconds that a presigned URL is good for; only the start of a request counts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +127,13 @@ class Bucket(Protocol):
 
     def seems_here(self, key: str) -> bool:
         """Whether there is a file of that key on this machine. Blocks, shortly."""
+        ...
+
+    async def presigned(self, key: str) -> str | None:
+        """A URL by which anybody may read an object for `PRESIGNED_FOR`, if there is one.
+
+        None of a local bucket, which only this machine reaches. Raises BucketError.
+        """
         ...
 
     def list(self, prefix: str = "") -> AsyncIterator[ObjectInfo]:

@@ -137,6 +137,7 @@ def facts_to(facts: ClipFacts) -> dict[str, object]:
         "etag": facts.etag,
         "last_modified": facts.last_modified,
         "model": facts.model,
+        "gated": facts.gated,
     }
 
 
@@ -148,6 +149,7 @@ def facts_of(body: Mapping[str, object]) -> ClipFacts:
         etag=_text(body["etag"]),
         last_modified=_time(body["last_modified"]),
         model=_text_or_none(body["model"]),
+        gated=_flag_or_none(body.get("gated")),
     )
 
 
@@ -159,6 +161,12 @@ def _text(value: object) -> str:
 
 def _text_or_none(value: object) -> str | None:
     return None if value is None else _text(value)
+
+
+def _flag_or_none(value: object) -> bool | None:
+    if value is not None and not isinstance(value, bool):
+        raise TypeError
+    return value
 
 
 def _length(value: object) -> int:

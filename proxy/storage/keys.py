@@ -46,6 +46,7 @@ META_SHA256 = "firstview-sha256"
 META_MODEL = "firstview-model"
 META_REQUEST_ID = "firstview-request-id"
 META_PROMPT_HASH = "firstview-prompt-hash"
+META_GATED = "firstview-gated"
 
 
 def clip_key(request_id: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator
+from typing import ClassVar, Self
 
 from cachetools import Cache, LRUCache
 
@@ -26,7 +27,8 @@ class OpenFile(Descriptor):
     derives from the facts once for all replies; `slot` is where its uses are counted.
     """
 
-    __slots__ = ("facts", "head", "slot", "tier")
+    __slots__ = ("_gated", "facts", "head", "slot", "tier")
+    is_gated: ClassVar = False
 
     def __init__(self, fd: int, facts: ClipFacts, tier: str) -> None:
         """Own the descriptor from here on; the maker is its first user."""
@@ -35,6 +37,44 @@ class OpenFile(Descriptor):
         self.tier = tier
         self.head: bytes | None = None
         self.slot = slot_of(keys.clip_hash(facts.request_id))
+        self._gated: GatedFile | None = None
+
+    def gated(self) -> GatedFile:
+        """The same file for replies that only who has a signed link may see."""
+        if self._gated is None:
+            self._gated = GatedFile(self)
+        return self._gated
+
+
+class GatedFile:
+    """An open clip as it is served while it is gated: the same file, with a head of its own.
+
+    Whether a clip is gated may change while its file is open, and the other head is never sent.
+    """
+
+    __slots__ = ("_file", "facts", "fd", "head", "tier")
+    is_gated: ClassVar = True
+
+    def __init__(self, file: OpenFile) -> None:
+        """Use `OpenFile.gated`."""
+        self._file = file
+        self.facts = file.facts
+        self.fd = file.fd
+        self.tier = file.tier
+        self.head: bytes | None = None
+
+    def acquire(self) -> Self:
+        """See `Descriptor.acquire`."""
+        self._file.acquire()
+        return self
+
+    def release(self) -> None:
+        """See `Descriptor.release`."""
+        self._file.release()
+
+
+ServedFile = OpenFile | GatedFile
+"""What a reply is sent from."""
 
 
 class OpenFiles:

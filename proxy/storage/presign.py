@@ -19,13 +19,12 @@ from aiobotocore.credentials import AioCredentials
 from botocore.auth import S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 
+from proxy.storage.bucket import PRESIGNED_FOR
 from proxy.storage.s3_client import mapped_errors
 
 if TYPE_CHECKING:
     from types_aiobotocore_s3.client import S3Client
 
-EXPIRES: Final = 900
-"""Seconds that a presigned URL is good for; only the start of a request counts."""
 _READ_FIELDS: Final = {"Range": "Range", "If-Match": "IfMatch"}
 _PROBE: Final = "key"
 _PLAIN: Final = {
@@ -90,7 +89,9 @@ class Presigner:
         with mapped_errors("signing"):
             now = await credentials.get_frozen_credentials()
             request = AWSRequest("GET", scope.address + quote(key, safe="/~"), dict(headers))
-            S3SigV4QueryAuth(now, scope.service, scope.region, expires=EXPIRES).add_auth(request)
+            S3SigV4QueryAuth(now, scope.service, scope.region, expires=PRESIGNED_FOR).add_auth(
+                request
+            )
         return str(request.url)
 
     async def sign(
@@ -107,5 +108,5 @@ class Presigner:
         signed = {names[name]: value for name, value in headers.items()}
         with mapped_errors("signing"):
             return await self._client.generate_presigned_url(
-                operation, {"Bucket": self._bucket, **params, **signed}, ExpiresIn=EXPIRES
+                operation, {"Bucket": self._bucket, **params, **signed}, ExpiresIn=PRESIGNED_FOR
             )

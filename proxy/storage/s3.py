@@ -97,6 +97,10 @@ class S3Bucket:
         del key
         return None
 
+    async def presigned(self, key: str) -> str | None:
+        """See `Bucket.presigned`."""
+        return await self._calls.presigned(key)
+
     def seems_here(self, key: str) -> bool:
         """False: the objects are elsewhere."""
         del key

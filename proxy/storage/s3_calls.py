@@ -115,6 +115,10 @@ class S3Calls:
 
         return await with_retries(once, self._attempts)
 
+    async def presigned(self, key: str) -> str:
+        """Sign a GET of an object for others; see `Presigner.read`."""
+        return await self._signer.read(key, {})
+
     async def put(self, new: NewObject, body: FileSlice, md5: bytes, sha256: str) -> Headers:
         """Write a whole object on its condition. Raises TakenKey, ObjectMissing (`replaces`), …."""
         from_headers = {

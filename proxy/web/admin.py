@@ -26,9 +26,12 @@ from proxy.errors import (
     RouteNotFound,
     Unauthorized,
 )
+from proxy.security.links import Links
 from proxy.settings import Settings
+from proxy.storage.bucket import Bucket
 from proxy.web.api_generations import GenerationsApi
 from proxy.web.api_jobs import JobsApi
+from proxy.web.api_links import LinksApi
 from proxy.web.problems import render
 
 _MAX_BODY: Final = 1024 * 1024
@@ -49,6 +52,8 @@ class Admin:
         generations: Generations,
         search: Search,
         jobs: Jobs,
+        links: Links,
+        bucket: Bucket,
         locator: Locator,
         clock: Clock,
         figures: Callable[[], Awaitable[bytes]],
@@ -74,6 +79,13 @@ class Admin:
                 wake=wake,
             ),
             JobsApi(jobs=jobs, generations=generations, clock=clock, wake=wake),
+            LinksApi(
+                links=links,
+                public_url=settings.public_url,
+                presign=bucket.presigned,
+                generations=generations,
+                clock=clock,
+            ),
         )
 
     def app(self) -> web.Application:

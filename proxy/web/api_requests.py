@@ -18,6 +18,7 @@ from proxy.catalog import said
 from proxy.catalog.pages import MAX_PAGE
 from proxy.errors import BadRequest, BodyTooLarge, InvalidRequestId
 from proxy.records import REQUEST_ID
+from proxy.settings import parse_duration
 
 _ON_A_PAGE: Final = 100
 
@@ -91,6 +92,30 @@ class Body:
     def word(self, name: str, words: type[Word]) -> Word | None:
         """A field that is one of some words."""
         return None if name not in self._said else _word(name, self._said[name], words)
+
+    def says(self, name: str) -> bool:
+        """Whether a field is said."""
+        return name in self._said
+
+    def text(self, name: str) -> str | None:
+        """A field that is a text."""
+        value = self._said.get(name)
+        if value is not None and not isinstance(value, str):
+            raise BadRequest(f"{name} must be a text")
+        return value
+
+    def seconds(self, name: str) -> float | None:
+        """A field that is a time: a number of seconds, or a text such as 15m."""
+        value = self._said.get(name)
+        try:
+            value = parse_duration(value)
+        except ValueError as error:
+            raise BadRequest(f"{name}: {error}") from error
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise BadRequest(f"{name} must be a time: a number of seconds, or a text such as 15m")
+        return float(value)
 
     def ids(self, name: str) -> list[str] | None:
         """A field that is a list of request ids."""

@@ -10,6 +10,7 @@ import structlog
 
 from proxy.delivery.locate import Locator
 from proxy.errors import FirstviewError, ViewerLeft, ViewerStalled
+from proxy.security.links import without_token
 from proxy.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
@@ -40,7 +41,7 @@ class Breakages:
         log.warning(
             "reply reset",
             exchange=exchange,
-            path=path[:200],
+            path=without_token(path)[:200],
             tier=tier,
             error=error.slug,
             detail=error.detail,

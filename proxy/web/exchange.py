@@ -35,7 +35,16 @@ log = structlog.get_logger()
 class Exchange:
     """One request on one connection, until its reply is sent."""
 
-    __slots__ = ("_keep_alive", "_metrics", "_started", "connection", "id", "request")
+    __slots__ = (
+        "_keep_alive",
+        "_metrics",
+        "_started",
+        "client",
+        "connection",
+        "id",
+        "is_private",
+        "request",
+    )
 
     def __init__(self, request: BaseRequest, connection: Connection, metrics: Metrics) -> None:
         """Begin; the client's X-Request-Id is kept if it is fit to be repeated."""
@@ -45,6 +54,10 @@ class Exchange:
         self._started = time.perf_counter()
         self._keep_alive = request.keep_alive
         self.id = name(request.headers.get("X-Request-Id"))
+        self.client: str | None = None
+        """Whose request it is, if anybody has asked."""
+        self.is_private = False
+        """Whether what is said is for this viewer alone, errors too."""
 
     def spent(self) -> float:
         """Seconds since the request was there."""
@@ -124,7 +137,13 @@ class Exchange:
         may send the rest, or, told nothing by a 100, the next request (RFC 9110 §10.1.1).
         """
         path = self.request.raw_path.partition("?")[0]
-        problem = render(error, request_id=self.id, instance=path, cors_origin=cors_origin)
+        problem = render(
+            error,
+            request_id=self.id,
+            instance=path,
+            cors_origin=cors_origin,
+            is_private=self.is_private,
+        )
         if not logged:
             self._log(problem.status, path, error)
         content = self.request.content
@@ -140,6 +159,7 @@ class Exchange:
             method=self.request.method,
             path=path[:200],
             status=status,
+            client=self.client,
             error=error.slug if isinstance(error, FirstviewError) else "internal",
         )
         if not known:

@@ -42,6 +42,9 @@ _ALLOWED = (
     "Cache-Control, Pragma, X-Request-Id"
 )
 
+_GATED_CACHE_CONTROL = "private, max-age=3600"
+_AT_THE_EDGE = ("Cloudflare-CDN-Cache-Control", "max-age=31536000")
+
 # One tag of a Cache-Tag; Cloudflare takes up to 1,024 bytes, models come from outside.
 _MAX_SLUG = 128
 _NOT_SLUG = re.compile(r"[^a-z0-9._-]")
@@ -58,6 +61,19 @@ class ReplyPolicy:
 
     cache_control: str
     cors_origin: str
+    edge_checks_links: bool = False
+
+    def caching(self, *, gated: bool) -> list[tuple[str, str]]:
+        """Who may keep a clip's replies.
+
+        Those of a gated clip nobody but its viewer, and the edge only if that asks each request
+        for its link, since what is kept there never comes here.
+        developers.cloudflare.com/cache/concepts/cdn-cache-control/
+        """
+        if not gated:
+            return [("Cache-Control", self.cache_control)]
+        own = ("Cache-Control", _GATED_CACHE_CONTROL)
+        return [own, _AT_THE_EDGE] if self.edge_checks_links else [own]
 
 
 def head(status: int, fields: bytes, extra: Iterable[tuple[str, str]] = ()) -> bytes:
@@ -81,10 +97,10 @@ def block(fields: Iterable[tuple[str, str]]) -> bytes:
     return text.encode("ascii")
 
 
-def stable_fields(policy: ReplyPolicy, facts: ClipFacts) -> bytes:
+def stable_fields(policy: ReplyPolicy, facts: ClipFacts, *, gated: bool = False) -> bytes:
     """Return the lines that are identical on every 200, 206, 304 and HEAD of one clip.
 
-    A function of the policy and the facts only: keep it for as long as the facts are kept.
+    A function of what is given only: keep it for as long as the facts are kept.
     Content-Type is not among them: a reply with several ranges has its own.
     """
     tags = ["firstview", facts.request_id]
@@ -95,7 +111,7 @@ def stable_fields(policy: ReplyPolicy, facts: ClipFacts) -> bytes:
             ("ETag", f'"{facts.etag}"'),
             ("Last-Modified", http_date(facts.last_modified)),
             ("Accept-Ranges", "bytes"),
-            ("Cache-Control", policy.cache_control),
+            *policy.caching(gated=gated),
             ("Cache-Tag", ",".join(tags)),
             *cors_fields(policy.cors_origin),
             ("Timing-Allow-Origin", policy.cors_origin),

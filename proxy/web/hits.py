@@ -18,11 +18,12 @@ from proxy.delivery.locate import Locator
 from proxy.delivery.viewer import ViewerSocket
 from proxy.errors import FirstviewError
 from proxy.settings import Settings
-from proxy.storage.open_files import OpenFile
+from proxy.storage.open_files import ServedFile
 from proxy.telemetry.metrics import Metrics
 from proxy.web import exchange, headers, plain
 from proxy.web.broken import Breakages
 from proxy.web.connection import Connection
+from proxy.web.gate import Gate
 from proxy.web.headers import ReplyPolicy
 from proxy.web.ranges import ByteRange
 from proxy.web.reply import plan, stable_of
@@ -40,11 +41,17 @@ class Hits:
     """The fast lane."""
 
     def __init__(
-        self, settings: Settings, locator: Locator, policy: ReplyPolicy, metrics: Metrics
+        self,
+        settings: Settings,
+        locator: Locator,
+        gate: Gate,
+        policy: ReplyPolicy,
+        metrics: Metrics,
     ) -> None:
-        """Take the corridor's near end, and what the other lane's replies say."""
+        """Take the corridor's near end, who gets in, and what the other lane's replies say."""
         self._most = min(plain.MOST, settings.max_line_bytes, settings.max_header_bytes)
-        self._locator = locator
+        self._parse = gate.parser()
+        self._find = gate.finder()
         self._policy = policy
         self._metrics = metrics
         self._breakages = Breakages(locator, metrics)
@@ -52,11 +59,11 @@ class Hits:
     def answer(self, connection: Connection, data: bytes) -> bool:
         """Answer what has just come in; False if nothing was done, as it is not for this lane."""
         came = time.monotonic()
-        asked = plain.parse(data) if len(data) <= self._most else None
+        asked = self._parse(data) if len(data) <= self._most else None
         if asked is None:
             return False
-        method, request_id, fields = asked
-        file = self._locator.hot(request_id)
+        method, clip, fields = asked
+        file = self._find(clip)
         if file is None:
             return False
         try:
@@ -127,13 +134,13 @@ class _Hit(NamedTuple):
     """A reply that takes its time, or breaks."""
 
     connection: Connection
-    file: OpenFile
+    file: ServedFile
     status: int
     name: str
     asked: bytes
 
 
-def _read(file: OpenFile, span: ByteRange) -> bytes:
+def _read(file: ServedFile, span: ByteRange) -> bytes:
     """Read a small body; nothing of a larger one.
 
     Raises OSError, FirstviewError if the file does not have it.

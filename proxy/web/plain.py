@@ -60,6 +60,11 @@ _KEEP_ALIVE = (b"connection", b"keep-alive")
 
 _TELLING_QUERIES = (b"download", b"verify")
 
+_SIGNED = re.compile(
+    rb"(?:GET|HEAD) /videos/[A-Za-z0-9_-]+\.mp4(\?verify=[0-9]{10}-[A-Za-z0-9_%/+=-]{43,60})"
+    rb" HTTP/1\.1\r\n"
+)
+
 
 Plain = tuple[str, str, dict[str, str]]
 """Method, request id, and the fields that a reply depends on. A bare tuple costs a tenth."""
@@ -88,6 +93,15 @@ def parse(data: bytes) -> Plain | None:
     if agents > 1:
         return None
     return "GET" if method == b"GET" else "HEAD", request_id.decode("ascii"), fields
+
+
+def signed(data: bytes) -> tuple[str, bytes] | None:
+    """A request's link, if that is all its query has, and the request without it; else None."""
+    found = _SIGNED.match(data)
+    if found is None:
+        return None
+    start, stop = found.span(1)
+    return data[start + 1 : stop].decode("ascii"), data[:start] + data[stop:]
 
 
 def path_of(data: bytes) -> str:

@@ -27,12 +27,18 @@ class Problem:
 
 
 def render(
-    error: BaseException, *, request_id: str, instance: str | None = None, cors_origin: str = "*"
+    error: BaseException,
+    *,
+    request_id: str,
+    instance: str | None = None,
+    cors_origin: str = "*",
+    is_private: bool = False,
 ) -> Problem:
     """Turn an error into the reply that a viewer gets.
 
     `request_id` is what the viewer may quote to the owner; `instance` the path that was asked
-    for, without its query. What is not a FirstviewError becomes a bare 500.
+    for, without its query; what `is_private` nobody may keep. What is not a FirstviewError becomes
+    a bare 500.
     """
     known = error if isinstance(error, FirstviewError) else FirstviewError()
     members: dict[str, str | int] = {
@@ -51,7 +57,7 @@ def render(
         fields=[
             ("Content-Type", "application/problem+json"),
             ("Content-Length", str(len(body))),
-            ("Cache-Control", known.cache_control),
+            ("Cache-Control", "no-store" if is_private else known.cache_control),
             *known.headers().items(),
             *cors_fields(cors_origin),
             ("X-Content-Type-Options", "nosniff"),

@@ -24,6 +24,7 @@ from proxy.telemetry.metrics import Metrics
 from proxy.web import headers
 from proxy.web.connection import Connection
 from proxy.web.exchange import Exchange
+from proxy.web.gate import Gate
 from proxy.web.machine import Sent
 from proxy.web.videos import Videos
 from proxy.web.webhooks import Webhooks
@@ -32,6 +33,8 @@ _VIDEO = re.compile(rf"/videos/({REQUEST_ID.pattern})\.mp4")
 _VIDEOS = "/videos/"
 _HEALTH = "/healthz"
 _WEBHOOKS = "/webhooks/fal"
+_UNLOCKED = (_HEALTH, _WEBHOOKS)
+"""Asked by what runs the process, and by fal, who comes directly and signs what it sends."""
 _ALLOW = "GET, HEAD, OPTIONS"
 _HEALTH_FIELDS = headers.block([("Content-Type", "text/plain"), ("Cache-Control", "no-store")])
 
@@ -39,9 +42,10 @@ _HEALTH_FIELDS = headers.block([("Content-Type", "text/plain"), ("Cache-Control"
 class Public:
     """Answers every request on the public listener."""
 
-    def __init__(self, videos: Videos, webhooks: Webhooks, metrics: Metrics) -> None:
-        """Take what is behind the addresses."""
+    def __init__(self, videos: Videos, webhooks: Webhooks, gate: Gate, metrics: Metrics) -> None:
+        """Take what is behind the addresses, and who gets in."""
         self._videos = videos
+        self._gate = gate
         self._webhooks = webhooks
         self._metrics = metrics
         self._preflight = headers.preflight_fields(videos.policy)
@@ -64,6 +68,8 @@ class Public:
         path, _, query = exchange.request.raw_path.partition("?")
         if not path.startswith("/"):  # the absolute form, as a proxy may send it
             path = exchange.request.rel_url.raw_path
+        if path not in _UNLOCKED:
+            self._gate.check(exchange.request)
         match = _VIDEO.fullmatch(path)
         method = exchange.request.method
         if match is not None and method in {"GET", "HEAD"}:
@@ -84,6 +90,7 @@ class Public:
         raise RouteNotFound
 
     async def _refuse(self, exchange: Exchange, error: Exception) -> Sent:
+        exchange.client = self._gate.client(exchange.request)
         try:
             return await exchange.send_problem(error, self._videos.policy.cors_origin)
         except (FirstviewError, ConnectionError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from proxy.records import CLIP_CONTENT_TYPE, ClipFacts
-from proxy.storage.open_files import OpenFile
+from proxy.storage.open_files import ServedFile
 from proxy.web import headers, multipart, ranges, validators
 from proxy.web.headers import ReplyPolicy, Tier
 from proxy.web.ranges import ByteRange
@@ -49,14 +49,16 @@ def plan(request: Mapping[str, str], facts: ClipFacts, *, method: str) -> Plan:
     return 206, lines, body.segments
 
 
-def stable_of(file: OpenFile, policy: ReplyPolicy) -> bytes:
+def stable_of(file: ServedFile, policy: ReplyPolicy) -> bytes:
     """Return the lines that all replies from an open file share; made once, kept with the file."""
     if file.head is None:
         tier: Tier = "disk" if file.tier == "disk" else "bucket"
-        file.head = stable(policy, file.facts, headers.cache_status(tier, hit=True))
+        status = headers.cache_status(tier, hit=True)
+        file.head = stable(policy, file.facts, status, gated=file.is_gated)
     return file.head
 
 
-def stable(policy: ReplyPolicy, facts: ClipFacts, cache_status: str) -> bytes:
+def stable(policy: ReplyPolicy, facts: ClipFacts, cache_status: str, *, gated: bool) -> bytes:
     """Return what a reply about a clip says whatever was asked: the clip's fields, Cache-Status."""
-    return headers.stable_fields(policy, facts) + headers.block([("Cache-Status", cache_status)])
+    status = headers.block([("Cache-Status", cache_status)])
+    return headers.stable_fields(policy, facts, gated=gated) + status

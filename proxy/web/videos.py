@@ -7,23 +7,29 @@ from, how a range is parsed, or which other addresses there are.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from urllib.parse import parse_qs
 
 from proxy.delivery.locate import Known, Locator
 from proxy.delivery.send import Sender
 from proxy.delivery.view import View, Wanted
 from proxy.delivery.viewer import ViewerSocket
-from proxy.errors import FirstviewError, Overloaded
+from proxy.errors import BucketError, FirstviewError, Overloaded
 from proxy.settings import Settings
+from proxy.storage import keys
+from proxy.storage.open_files import ServedFile
 from proxy.telemetry.metrics import Metrics
 from proxy.web import headers, ranges
 from proxy.web.broken import Breakages
 from proxy.web.exchange import Exchange
+from proxy.web.gate import Gate
 from proxy.web.headers import ReplyPolicy, Tier
 from proxy.web.machine import Sent
 from proxy.web.ranges import ByteRange
 from proxy.web.reply import Plan, plan, stable, stable_of
+
+Presign = Callable[[str], Awaitable[str | None]]
+"""From a key to an address at which anybody may read that object for a while."""
 
 _CONDITIONS = ("If-None-Match", "If-Modified-Since", "If-Match", "If-Unmodified-Since")
 
@@ -32,14 +38,25 @@ class Videos:
     """Answers requests for clips."""
 
     def __init__(
-        self, settings: Settings, locator: Locator, sender: Sender, metrics: Metrics
+        self,
+        settings: Settings,
+        locator: Locator,
+        gate: Gate,
+        sender: Sender,
+        metrics: Metrics,
+        *,
+        presign: Presign | None = None,
     ) -> None:
-        """Take the corridor's two ends."""
+        """Take the corridor's two ends; with `presign` viewers fetch stored clips from there."""
+        self._gate = gate
+        self._presign = presign
         self._locator = locator
         self._sender = sender
         self._metrics = metrics
         self._max_viewers = settings.max_viewers
-        self.policy = ReplyPolicy(settings.cache_control, settings.cors_origin)
+        self.policy = ReplyPolicy(
+            settings.cache_control, settings.cors_origin, settings.edge_checks_links
+        )
         self._viewers = 0
         self.tells = settings.log_level.lower() == "debug"
         """Whether each reply is told to the log when it begins."""
@@ -48,12 +65,19 @@ class Videos:
     async def answer(self, exchange: Exchange, request_id: str, query: str) -> Sent:
         """Answer one request. Raises any FirstviewError before the first byte is sent."""
         request = exchange.request
-        file = self._locator.hot(request_id)
+        admitted = exchange.is_private = self._gate.admits(request_id, query)
+        if self._presign is not None and request.method == "GET" and "download" not in query:
+            address = await self._elsewhere(request_id, admitted=admitted)
+            if address is not None:
+                return await exchange.send_plain(302, self._redirection(address))
+        file: ServedFile | None = self._locator.hot(request_id)
+        if file is None and admitted:
+            file = self._locator.hot_gated(request_id)
         if request.method == "HEAD":
             known = (
-                await self._locator.facts(request_id)
+                await self._locator.facts(request_id, admitted=admitted)
                 if file is None
-                else Known(file.facts, file.tier, hit=True)
+                else Known(file.facts, file.tier, hit=True, gated=file.is_gated)
             )
             decided = plan(request.headers, known.facts, method="HEAD")
             return await self._send_head(exchange, known, decided, query)
@@ -61,7 +85,7 @@ class Videos:
             view = View(facts=file.facts, tier=file.tier, file=file.acquire())
             return await self._send_view(exchange, view, query)
         if any(name in request.headers for name in _CONDITIONS):
-            near = await self._locator.known(request_id)
+            near = await self._locator.known(request_id, admitted=admitted)
             if near is not None:
                 decided = plan(request.headers, near.facts, method="GET")
                 if not decided[2]:
@@ -70,8 +94,24 @@ class Videos:
             self._metrics.shed.labels("max_viewers").inc()
             raise Overloaded
         with self._counted():
-            view = await self._locator.find(request_id, wanted(request.headers.get("Range")))
+            asked = wanted(request.headers.get("Range"))
+            view = await self._locator.find(request_id, asked, admitted=admitted)
             return await self._send_view(exchange, view, query)
+
+    async def _elsewhere(self, request_id: str, *, admitted: bool) -> str | None:
+        """Where a stored clip is to be fetched from instead; None if it is served from here."""
+        if self._presign is None or not await self._locator.is_stored(
+            request_id, admitted=admitted
+        ):
+            return None
+        try:
+            return await self._presign(keys.clip_key(request_id))
+        except BucketError:  # its credentials cannot be had just now; what is here needs none
+            return None
+
+    def _redirection(self, address: str) -> bytes:
+        fields = [("Location", address), ("Cache-Control", "no-store")]
+        return headers.block([*fields, *headers.cors_fields(self.policy.cors_origin)])
 
     @contextlib.contextmanager
     def _counted(self) -> Iterator[None]:
@@ -91,7 +131,9 @@ class Videos:
         cache_status = headers.cache_status(tier, hit=known.hit)
         head = headers.head(
             status,
-            stable(self.policy, known.facts, cache_status) + lines + exchange.fields(),
+            stable(self.policy, known.facts, cache_status, gated=known.gated)
+            + lines
+            + exchange.fields(),
             _download(query, known.facts.request_id),
         )
         await exchange.viewer().send(head)
@@ -151,7 +193,7 @@ class Videos:
     def _stable(self, view: View) -> bytes:
         if view.file is not None:
             return stable_of(view.file, self.policy)
-        return stable(self.policy, view.facts, _cache_status(view))
+        return stable(self.policy, view.facts, _cache_status(view), gated=view.gated)
 
 
 def _follows(view: View, segments: tuple[bytes | ByteRange, ...]) -> bool:

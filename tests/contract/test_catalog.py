@@ -64,6 +64,7 @@ async def test_everything_that_is_said_comes_back(generations: Generations) -> N
         duration=5.25,
         width=1920,
         height=1080,
+        gated=True,
         created_at=NOON,
         completed_at=NOON + timedelta(minutes=2),
     )
@@ -79,6 +80,7 @@ async def test_everything_that_is_said_comes_back(generations: Generations) -> N
         duration=5.25,
         width=1920,
         height=1080,
+        gated=True,
         created_at=NOON,
         completed_at=NOON + timedelta(minutes=2),
     )

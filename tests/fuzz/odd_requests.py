@@ -6,7 +6,7 @@ Belongs here: making them from a seed. Must not know: what is answered.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -86,9 +86,23 @@ class Sending:
 class Client:
     """Makes up what one client sends over one connection."""
 
-    def __init__(self, seed: int, etag: str, modified: str) -> None:
-        """Take the seed, and what the clip's true validators are."""
+    def __init__(
+        self,
+        seed: int,
+        etag: str,
+        modified: str,
+        *,
+        links: Callable[[], Sequence[str]] | None = None,
+        fields: Sequence[str] = (),
+    ) -> None:
+        """Take the seed, and what the clip's true validators are.
+
+        `links` gives paths of the clip with links, good ones first; `fields` are such as an edge
+        adds, the first of which is right.
+        """
         self._dice = random.Random(seed)
+        self._links = links
+        self._edge = fields
         self._tags = [
             *(f'"{etag}"', f'"{etag}"', f'W/"{etag}"', '"other"', f'"x", "{etag}"', "*", etag),
             *(f'"{etag}", ', '"', '"a,b"', f'"{etag.upper()}"'),
@@ -120,12 +134,17 @@ class Client:
     def _request(self) -> tuple[str, bytes]:
         method = self._pick(["GET"] * 40 + ["HEAD"] * 10 + ["OPTIONS", "DELETE", "POST"])
         path = "/videos/clip.mp4"
+        if self._links is not None and self._happens(0.9):
+            links = self._links()
+            path = links[self._dice.randrange(2)] if self._happens(0.8) else self._pick(links)
         if self._happens(0.15):
             path += self._pick(QUERIES)
         if self._happens(0.03):
             path = self._pick(_ADDRESSES)
         version = "HTTP/1.0" if self._happens(0.03) else "HTTP/1.1"
         fields = self._fields()
+        if self._edge and self._happens(0.95):
+            fields.append(self._edge[0] if self._happens(0.8) else self._pick(self._edge))
         self._dice.shuffle(fields)
         if not self._happens(0.01):
             fields.insert(0 if self._happens(0.95) else len(fields), "Host: cdn.example:8080")

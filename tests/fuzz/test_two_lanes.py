@@ -19,12 +19,14 @@ import pytest
 from proxy.delivery.send import Sender
 from proxy.web import exchange
 from proxy.web.connection import Connection
+from proxy.web.gate import Gate
 from proxy.web.hits import Hits
 from proxy.web.listener import Listener
 from proxy.web.public import Public
 from proxy.web.videos import Videos
 from tests.fakes.fal.media import make_clip
-from tests.fixtures.origin import Origin
+from tests.fixtures.links import GATED, KEYS, expired, signed
+from tests.fixtures.origin import MakeOrigin, Origin
 from tests.fuzz.odd_requests import Client, Sending
 
 DATA = make_clip(40_000, 7)  # larger than a body that goes out in one call with its head
@@ -99,9 +101,11 @@ async def both_lanes(origin: Origin) -> AsyncIterator[tuple[int, int, Counting]]
     """Ports of a listener with both lanes, and of one with aiohttp's alone."""
     app = origin.app
     settings, metrics = app.settings, app.metrics
-    videos = Videos(settings, app.locator, Sender(settings, app.clock, metrics), metrics)
-    public = Public(videos, cast("Any", None), metrics)  # no webhooks
-    hits = Counting(settings, app.locator, videos.policy, metrics)
+    gate = Gate(settings, app.locator, app.clock)
+    sender = Sender(settings, app.clock, metrics)
+    videos = Videos(settings, app.locator, gate, sender, metrics)
+    public = Public(videos, cast("Any", None), gate, metrics)  # no webhooks
+    hits = Counting(settings, app.locator, gate, videos.policy, metrics)
     listeners = [
         Listener(public, settings, metrics, hits),
         Listener(public, settings, metrics),
@@ -135,11 +139,66 @@ async def talk(port: int, sendings: list[Sending]) -> bytes:
 async def warm(origin: Origin, monkeypatch: pytest.MonkeyPatch) -> Origin:
     """A clip that is open; names of exchanges have one length, which problem documents show."""
     monkeypatch.setattr(exchange, "_COUNT", itertools.count(0xF000000))
-    await origin.clip("clip", DATA)
-    await origin.get("clip")
-    await origin.stored("clip")
-    await origin.get("clip")
+    await make_warm(origin)
     return origin
+
+
+async def make_warm(origin: Origin, **fields: str) -> tuple[str, str]:
+    """Open the clip with requests that have these fields; returns its validators."""
+    await origin.clip("clip", DATA)
+    named = {name.replace("_", "-"): value for name, value in fields.items()}
+    url = origin.url("clip").removesuffix("/videos/clip.mp4") + signed("clip", url_safe=True)
+    said = ("", "")
+    for _ in range(2):
+        async with origin.client.get(url, headers=named) as response:
+            assert await response.read() == DATA
+            said = response.headers["ETag"].strip('"'), response.headers["Last-Modified"]
+        await origin.stored("clip")
+    return said
+
+
+def links_to_the_clip() -> list[str]:
+    """Two that hold, and others."""
+    good, safe = signed("clip"), signed("clip", url_safe=True)
+    return [
+        *(good, safe, expired("clip"), f"{good}&{good.partition('?')[2]}", f"{safe}&a=b"),
+        *(signed("clip", "download=a"), signed("clip", "a=1"), f"{good}%20", f"{safe}=", safe[:-1]),
+        *(good.replace("%", "%25"), good.replace("%2F", "/"), good.replace("verify", "Verify")),
+        *(f"/videos/clip.mp4?{signed('other').partition('?')[2]}", safe.replace("clip", "%63lip")),
+        *("/videos/other.mp4", f"/videos/clip.mp4?verify={'0' * 10}-{'A' * 43}"),
+    ]
+
+
+LOCKED = {"origin_secret": "the-newest-secret-of-the-edge,the-former-secret-of-the-edge"}
+EDGE_FIELDS = [
+    *("X-Firstview-Origin: the-newest-secret-of-the-edge", "X-Firstview-Origin: "),
+    *("X-Firstview-Origin: the-former-secret-of-the-edge  ", "X-Firstview-Origin:x"),
+    *("X-Firstview-Origin: the-newest-secret-of-the-edg", "X-Firstview-Origins: a"),
+    "X-Firstview-Origin: the-newest-secret-of-the-edge\r\nX-Firstview-Origin: x",
+    "X-Firstview-Origin: x\r\nX-Firstview-Origin: the-newest-secret-of-the-edge",
+    "X-A: X-Firstview-Origin: the-newest-secret-of-the-edge",
+]
+
+
+@pytest.mark.parametrize("how", ["gated", "public with keys", "locked", "gated and locked"])
+async def test_both_lanes_let_in_alike(
+    make_origin: MakeOrigin, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr(exchange, "_COUNT", itertools.count(0xF000000))
+    settings: dict[str, Any] = GATED if "gated" in how else KEYS if "keys" in how else {}
+    fields = EDGE_FIELDS if "locked" in how else []
+    origin = await make_origin(**settings, **(LOCKED if fields else {}))
+    name, _, value = EDGE_FIELDS[0].partition(": ")
+    validators = await make_warm(origin, **({name: value} if fields else {}))
+    async with both_lanes(origin) as (both, alone, hits):
+        requests = 0
+        for seed in range(25):
+            links = links_to_the_clip if settings else None
+            client = Client(seed, *validators, links=links, fields=fields)
+            sendings = client.conversation(LENGTH)
+            requests += sum(len(sending.methods) for sending in sendings)
+            assert await talk(both, sendings) == await talk(alone, sendings), sendings
+        assert hits.answered > requests / 20
 
 
 @pytest.mark.parametrize("seed", range(4))

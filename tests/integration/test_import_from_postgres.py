@@ -15,6 +15,7 @@ import pytest
 
 from proxy.catalog.engine import open_catalog
 from proxy.catalog.generations import Generations
+from proxy.catalog.schema import HEAD
 from proxy.records import Generation, Status
 from tests.integration.test_command_line import firstview
 
@@ -299,12 +300,12 @@ def test_our_own_postgresql_is_not_migrated_by_an_import(tmp_path: Path, postgre
     migrated = firstview(tmp_path, "catalog", "migrate", FIRSTVIEW_DATABASE_URL=postgres_url)
     assert (migrated.returncode, migrated.stdout) == (
         0,
-        "the catalog's schema is migrated: none → 0002\n",
+        f"the catalog's schema is migrated: none → {HEAD}\n",
     )
     done = firstview(tmp_path, "import", "clips.csv", FIRSTVIEW_DATABASE_URL=postgres_url)
     assert done.returncode == 0, done.stderr
     again = firstview(tmp_path, "catalog", "migrate", FIRSTVIEW_DATABASE_URL=postgres_url)
-    assert again.stdout == "nothing to do: the catalog's schema is 0002\n"
+    assert again.stdout == f"nothing to do: the catalog's schema is {HEAD}\n"
 
 
 def test_serve_refuses_an_old_schema_in_one_line(tmp_path: Path, postgres_url: str) -> None:
@@ -318,6 +319,6 @@ def test_serve_refuses_an_old_schema_in_one_line(tmp_path: Path, postgres_url: s
 
 def test_migrating_says_so_as_json(tmp_path: Path) -> None:
     first = firstview(tmp_path, "catalog", "migrate", "--json")
-    assert json.loads(first.stdout) == {"from": None, "to": "0002", "migrated": True}
+    assert json.loads(first.stdout) == {"from": None, "to": HEAD, "migrated": True}
     again = firstview(tmp_path, "catalog", "migrate", "--json")
-    assert json.loads(again.stdout) == {"from": "0002", "to": "0002", "migrated": False}
+    assert json.loads(again.stdout) == {"from": HEAD, "to": HEAD, "migrated": False}

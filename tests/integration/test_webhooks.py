@@ -21,6 +21,7 @@ from proxy.records import Generation, Notice
 from proxy.security.jwks import Signers
 from proxy.upstream.allowlist import Policy, check_url
 from proxy.upstream.fal_jwks import FalJwks
+from proxy.web.gate import Gate
 from proxy.web.listener import Listener
 from proxy.web.public import Public
 from proxy.web.videos import Videos
@@ -183,8 +184,9 @@ async def make_hooks(make_origin: MakeOrigin, fal: FakeFal) -> AsyncIterator[Mak
                 clock=clock,
             )
             sender = Sender(settings, app.clock, metrics)
-            videos = Videos(settings, app.locator, sender, metrics)
-            listener = Listener(Public(videos, webhooks, metrics), settings, metrics)
+            gate = Gate(settings, app.locator, clock)
+            videos = Videos(settings, app.locator, gate, sender, metrics)
+            listener = Listener(Public(videos, webhooks, gate, metrics), settings, metrics)
             stack.push_async_callback(listener.shutdown, 1.0)
             loop = asyncio.get_running_loop()
             server = await loop.create_server(listener, "127.0.0.1", 0)

@@ -74,3 +74,31 @@ def test_a_time_that_no_calendar_reaches_is_refused(monkeypatch: pytest.MonkeyPa
 )
 def test_an_address_is_a_host_and_a_port(text: str, address: tuple[str, int]) -> None:
     assert parse_address(text) == address
+
+
+def test_every_mistake_about_links_is_told_without_a_secret(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FIRSTVIEW_SIGNING_KEYS", "a:hidden")
+    monkeypatch.setenv("FIRSTVIEW_ORIGIN_SECRET", "hidden")
+    monkeypatch.setenv("FIRSTVIEW_LINK_LIFE", "500ms")
+    monkeypatch.setenv("FIRSTVIEW_REDIRECT_STORED", "true")
+    with pytest.raises(SettingsError) as caught:
+        load()
+    lines = caught.value.detail.splitlines()
+    assert [line.partition(" ")[0].rstrip(":") for line in lines] == [
+        "FIRSTVIEW_SIGNING_KEYS",
+        "FIRSTVIEW_ORIGIN_SECRET",
+        "FIRSTVIEW_LINK_LIFE",
+        "FIRSTVIEW_REDIRECT_STORED",
+    ]
+    assert "hidden" not in caught.value.detail
+
+
+@pytest.mark.parametrize("name", ["FIRSTVIEW_GATED", "FIRSTVIEW_EDGE_CHECKS_LINKS"])
+def test_what_needs_links_needs_a_key(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "true")
+    with pytest.raises(SettingsError, match=f"{name} needs FIRSTVIEW_SIGNING_KEYS"):
+        load()
+    monkeypatch.setenv("FIRSTVIEW_SIGNING_KEYS", "a:0123456789abcdef")
+    assert [key.name for key in load().keys_of_links] == ["a"]

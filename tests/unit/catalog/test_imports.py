@@ -25,8 +25,9 @@ def read(data: bytes, kind: Kind | None = None) -> list[Registration | str]:
 
 def test_every_column_is_taken() -> None:
     data = (
-        "request_id,fal_url,model,prompt,file_size,duration,width,height,created_at,completed_at\n"
-        f'a,{URL},fal-ai/veo3,"two\nlines, ""quoted""",12,5.5,1920,1080,'
+        "request_id,fal_url,model,prompt,file_size,duration,width,height,gated,"
+        "created_at,completed_at\n"
+        f'a,{URL},fal-ai/veo3,"two\nlines, ""quoted""",12,5.5,1920,1080,yes,'
         "2026-11-21T10:00:00+09:00,2026-11-21\n"
     )
     assert read(data.encode()) == [
@@ -39,6 +40,7 @@ def test_every_column_is_taken() -> None:
             duration=5.5,
             width=1920,
             height=1080,
+            gated=True,
             created_at=datetime(2026, 11, 21, 1, tzinfo=UTC),
             completed_at=datetime(2026, 11, 21, tzinfo=UTC),
         )
@@ -241,3 +243,17 @@ def test_a_body_is_refused_with_all_its_mistakes() -> None:
 def test_a_body_that_is_no_object_is_refused(body: bytes) -> None:
     with pytest.raises(BadRequest):
         parse_body("a", body)
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [("true", True), ('"No"', False), ("0", False), ("1", True), ("false", False), ("null", None)],
+)
+def test_who_may_see_a_clip_is_said_in_any_usual_way(said: str, meant: bool | None) -> None:
+    assert parse_body("a", b'{"gated": %s}' % said.encode()).gated is meant
+
+
+@pytest.mark.parametrize("said", ["2", '"maybe"', "[]", "1.5"])
+def test_a_guess_at_who_may_see_a_clip_is_refused(said: str) -> None:
+    with pytest.raises(BadRequest, match="gated must be true or false"):
+        parse_body("a", b'{"gated": %s}' % said.encode())

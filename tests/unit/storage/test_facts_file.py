@@ -18,6 +18,7 @@ FACTS = ClipFacts(
     etag="0" * 32,
     last_modified=datetime(2026, 10, 21, 7, 28, tzinfo=UTC),
     model="fal-ai/veo3",
+    gated=True,
 )
 
 
@@ -55,6 +56,7 @@ GOOD: dict[str, Any] = {
 
 
 WRONG: list[dict[str, Any]] = [
+    {"gated": "yes"},
     {"length": "10"},
     {"length": 0},
     {"length": -1},

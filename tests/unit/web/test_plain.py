@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.web.plain import parse, path_of
+from proxy.web.plain import parse, path_of, signed
 
 LINE = b"GET /videos/abc_1-2.mp4 HTTP/1.1\r\n"
 EDGE = [
@@ -102,3 +102,29 @@ def test_one_unusual_field_is_enough(field: str) -> None:
 )
 def test_anything_but_one_whole_request_is_not_plain(data: bytes) -> None:
     assert parse(data) is None
+
+
+LINK = b"verify=1795300000-" + b"A" * 43
+
+
+@pytest.mark.parametrize("token", [LINK, LINK + b"%3D", LINK.replace(b"A", b"%2F", 1)])
+def test_a_link_is_taken_off_a_request_that_is_plain_without_it(token: bytes) -> None:
+    asked = request(*EDGE, line=LINE.replace(b".mp4", b".mp4?" + token))
+    assert signed(asked) == (token.decode(), request(*EDGE))
+    assert parse(asked) is None
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        LINE,
+        LINE.replace(b".mp4", b".mp4?a=b&" + LINK),
+        LINE.replace(b".mp4", b".mp4?" + LINK + b"&a=b"),
+        LINE.replace(b".mp4", b".mp4?" + LINK[:-1]),
+        LINE.replace(b".mp4", b".mp4?" + LINK + b"A" * 20),
+        LINE.replace(b"abc", b"a/c").replace(b".mp4", b".mp4?" + LINK),
+        LINE.replace(b"GET", b"POST").replace(b".mp4", b".mp4?" + LINK),
+    ],
+)
+def test_any_other_query_is_left_where_it_is(line: bytes) -> None:
+    assert signed(request("Host: a", line=line)) is None
