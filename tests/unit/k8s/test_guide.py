@@ -94,3 +94,22 @@ def test_every_overlay_and_component_is_in_the_guide() -> None:
         assert f"| `{overlay.name}` |" in GUIDE
     for component in (K8S / "components").iterdir():
         assert f"| `k8s/components/{component.name}` |" in GUIDE
+
+
+def test_objects_that_the_guide_names_exist() -> None:
+    objects = kustomized(K8S / "overlays" / "r2")
+    kinds = {each.lower(): each for each in ("StatefulSet", "Deployment", "Job")}
+    kinds["deploy"] = "Deployment"
+    found = re.findall(rf"\b({'|'.join(kinds)})[/ ](firstview[a-z-]*)", GUIDE)
+    assert {kinds[kind] for kind, _ in found} == set(kinds.values())
+    for kind, name in found:
+        objects.named(kinds[kind], name)
+    [origin] = objects.of("StatefulSet")
+    [claim] = origin["spec"]["volumeClaimTemplates"]
+    pods = set(re.findall(r"\bpod/([a-z0-9-]+)", GUIDE))
+    assert pods == {f"{origin['metadata']['name']}-0"}
+    assert set(re.findall(r"\bpvc/([a-z0-9-]+)", GUIDE)) == {
+        f"{claim['metadata']['name']}-{pod}" for pod in pods
+    }
+    for name in re.findall(r"(?:policy|policies) `(firstview-[a-z]+)`", GUIDE):
+        objects.named("NetworkPolicy", name)

@@ -162,6 +162,7 @@ def test_prometheus_is_told_of_every_admin_listener() -> None:
             ports = {port["name"] for port in service["spec"]["ports"]}
             assert {each["port"] for each in monitor["spec"]["endpoints"]} <= ports
             seen |= objects.selected(service["spec"]["selector"])
+            assert service["metadata"]["labels"][monitor["spec"]["jobLabel"]] == "firstview"
     assert seen == {
         pod.labels["app.kubernetes.io/component"] for pod in objects.pods() if pod.ports
     }
