@@ -13,14 +13,17 @@ from tools import reference
 pytestmark = pytest.mark.needs("kubectl")
 
 SECRET = "firstview-secrets"
-VALUES = {"FIRSTVIEW_DATABASE_URL": "postgresql://firstview@db/firstview"}
+VALUES = {
+    "FIRSTVIEW_DATABASE_URL": "postgresql://firstview@db/firstview",
+    "FIRSTVIEW_SIGNING_KEYS": "2026:0123456789abcdef0123456789abcdef",
+}
 """What a Secret holds, where it has to be of a certain form."""
 
 
 def settings_of(objects: Manifests, pod: Pod, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """What firstview makes of the pod's environment."""
     for name, value in objects.environment(pod).items():
-        monkeypatch.setenv(name, VALUES.get(name, "secret") if value is None else value)
+        monkeypatch.setenv(name, VALUES.get(name, "fedcba9876543210") if value is None else value)
     return load(_env_file=None)
 
 
