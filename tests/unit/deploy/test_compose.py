@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+import yaml
 from dotenv import dotenv_values
-from ruamel.yaml import YAML
 
 from proxy.settings import Settings, load, parse_duration
 from proxy.supervisor import supervisor
 
 DEPLOY: Final = Path(__file__).resolve().parents[3] / "deploy"
 PATH: Final = DEPLOY / "compose.yaml"
-COMPOSE: Final = YAML(typ="safe").load(PATH.read_text())
+COMPOSE: Final = yaml.safe_load(PATH.read_text())
 SERVICES: Final[dict[str, dict[str, Any]]] = COMPOSE["services"]
 EXAMPLES: Final = sorted(DEPLOY.glob("*.env.example"))
 
