@@ -19,6 +19,7 @@ from bench import (
     growth,
     hits,
     memory,
+    metrics,
     mirror,
     webhooks,
     workers,
@@ -38,7 +39,7 @@ class _Group:
 
 _GROUPS = tuple(
     _Group(module.NAMES, module.run)
-    for module in (hits, cold, crowd, first_byte, bucket_hits, workers, memory, growth)
+    for module in (hits, cold, crowd, first_byte, bucket_hits, workers, memory, growth, metrics)
 )
 _EXTRA = tuple(_Group(module.NAMES, module.run) for module in (webhooks, mirror, eviction))
 NAMES = tuple(name for group in _GROUPS for name in group.names)

@@ -350,6 +350,9 @@ class Settings(BaseSettings):
     replace_timeout: Seconds = _setting(
         "10m", "Time that replies get to finish in a worker that SIGHUP has replaced."
     )
+    hit_metrics: bool = _setting(
+        True, "Count and time hits that are answered in one go; off saves 1 to 3 % of such a hit."
+    )
     log_level: str = _setting("info", "Least severe log entries that are written.")
     log_format: str = _setting("json", "`json`, or `console` for people.")
 

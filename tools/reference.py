@@ -1,20 +1,17 @@
-"""Write docs/reference/ from the code: settings, metrics, errors, commands.
+"""Write docs/reference/, and the table in docs/metrics.md, from the code.
 
 Run by `make reference`; a test fails when what is committed is not what this writes. Belongs here:
 the form of the tables. Must not know: any setting, metric, error or command by name.
 """
 
-# ruff: noqa: SLF001 - prometheus-client tells a metric's labels nowhere else
-
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import typer
-from prometheus_client import Histogram
 from pydantic import SecretStr
 
 from proxy import errors
@@ -38,13 +35,10 @@ The bucket's credentials are those of every S3 tool: `AWS_ACCESS_KEY_ID`, `AWS_S
 |---|---|---|
 """
 
-METRICS = """# Metrics
-
-On the admin listener under `/metrics`, for Prometheus.
-
-| Metric | Kind | Labels | What it counts |
-|---|---|---|---|
-"""
+METRICS = FOLDER.parent / "metrics.md"
+BEGIN, END = "<!-- metrics: begin -->", "<!-- metrics: end -->"
+MOST_VALUES = 10
+"""Values of a label that the table names; what has more is named for errors, which have a page."""
 
 ERRORS = """# Errors
 
@@ -82,18 +76,23 @@ def _default(value: Any) -> str:  # noqa: ANN401 - any setting's own type
 
 
 def metrics_page() -> str:
-    """Every metric with its labels and sentence."""
-    rows = []
-    for metric in vars(Metrics()).values():
-        if not hasattr(metric, "_name"):
-            continue
-        kind = type(metric).__name__.lower()
-        name = f"{metric._name}_total" if kind == "counter" else metric._name
-        labels = ", ".join(f"`{label}`" for label in metric._labelnames)
-        if isinstance(metric, Histogram):
-            kind = "histogram, seconds"
-        rows.append(f"| `{name}` | {kind} | {labels} | {metric._documentation} |")
-    return METRICS + "\n".join(rows) + "\n"
+    """The page on metrics, with every metric, its labels and its sentence in the table."""
+    before, begin, rest = METRICS.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{METRICS.name} has no {BEGIN} … {END}")
+    rows = ["| Metric | Kind | Labels | What it counts |", "|---|---|---|---|"]
+    for one in Metrics().registry.described.values():
+        labels = "; ".join(_label(name, values) for name, values in one.labels.items())
+        rows.append(f"| `{one.name}` | {one.kind} | {labels} | {one.text} |")
+    table = "\n".join(rows)
+    return f"{before}{begin}\n{table}\n{end}{after}"
+
+
+def _label(name: str, values: Sequence[str]) -> str:
+    if not 0 < len(values) <= MOST_VALUES:
+        return f"`{name}`"
+    return f"`{name}`: {', '.join(values)}"
 
 
 def errors_page() -> str:
@@ -156,7 +155,6 @@ def _option(option: Any) -> str:  # noqa: ANN401 - typer hides its click
 
 PAGES = {
     "settings.md": settings_page,
-    "metrics.md": metrics_page,
     "errors.md": errors_page,
     "commands.md": commands_page,
 }
@@ -167,6 +165,7 @@ def main() -> int:
     FOLDER.mkdir(parents=True, exist_ok=True)
     for name, page in PAGES.items():
         (FOLDER / name).write_text(page())
+    METRICS.write_text(metrics_page())
     return 0
 
 

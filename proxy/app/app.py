@@ -5,11 +5,12 @@ Belongs here: in what order the groups of parts start and stop. Must not know: w
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from typing import Final
 
-from proxy.app.corridor import Corridor, open_corridor
+from proxy.app.corridor import Corridor, cancel, open_corridor
 from proxy.app.doors import Doors
 from proxy.app.figures import Crew, Figures
 from proxy.app.grace import Grace
@@ -27,6 +28,7 @@ from proxy.records import Seat
 from proxy.settings import Settings
 from proxy.storage.bucket import Bucket
 from proxy.storage.disk_cache import DiskCache
+from proxy.telemetry import lag
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.samples import Family
 from proxy.upstream.fetch import Upstream
@@ -113,6 +115,8 @@ class App:
         sweeps: bool,
         on_done: OnDone | None = None,
     ) -> None:
+        lagging = asyncio.create_task(lag.watch(self.metrics.lag), name="event loop's lag")
+        stack.push_async_callback(cancel, lagging)
         self._places = await stack.enter_async_context(
             open_places(
                 self.settings, self.clock, self.metrics, seat=self.seat, has_viewers=has_viewers
@@ -136,7 +140,15 @@ class App:
 
     def own_figures(self) -> list[Family]:
         """What this process alone has counted."""
-        return Figures(self.places, self.corridor, self.labour).own()
+        return self._figures.own()
+
+    async def look(self) -> None:
+        """Bring up to date what `own_figures` says and has to be asked for."""
+        await self._figures.look_at_this_process()
+
+    @property
+    def _figures(self) -> Figures:
+        return Figures(self.places, self.corridor, self.labour)
 
     # -- its parts ---
 

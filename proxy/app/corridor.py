@@ -79,7 +79,7 @@ async def open_corridor(places: Places, grace: Grace) -> AsyncIterator[Corridor]
             clock=clock,
             metrics=metrics,
         )
-        flights = Flights(settings.max_fills)
+        flights = Flights(settings.max_fills, metrics.shed.labels("max_fills"))
         rows = Remembered(settings, places.generations, clock, metrics)
         candidates = Candidates(settings, places.bucket, places.upstream, clock, metrics)
         locator = Locator(

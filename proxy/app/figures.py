@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -17,12 +18,18 @@ from proxy.app.corridor import Corridor
 from proxy.app.labour import Labour
 from proxy.app.places import Places
 from proxy.errors import CatalogError
+from proxy.storage.free_space import free_bytes
 from proxy.telemetry.samples import Family, merged, read, render
+from proxy.telemetry.values import BREAKERS, OTHER
+from proxy.upstream.breaker import State
 
 _EVERY: Final = 15.0
 """Seconds between two counts of the jobs: with a million of them one takes a fifth of a second."""
 _PATIENCE: Final = 2.0
-"""Seconds that a scrape waits for the catalog; then the jobs' figures stay as they were."""
+"""Seconds that a scrape waits for the catalog, or for the disk; then their figures stay as they
+were."""
+_NAMED_HOSTS: Final = 16
+"""Hosts upstream that have a series of their own."""
 
 
 Crew = Callable[[], Awaitable[list[Family]]]
@@ -51,26 +58,56 @@ class Figures:
         await self._look_at_the_machine()
         if self._crew is None:
             metrics.workers.set(1)
-            self._look_at_this_process()
+            await self.look_at_this_process()
+            self._set_gauges()
             return render(read(metrics.registry))
         own = [one for one in read(metrics.registry) if one.name in metrics.of_the_machine]
         return render(merged([await self._crew(), own]))
 
     def own(self) -> list[Family]:
         """What this process alone has counted, for the sum that its crew makes."""
-        self._look_at_this_process()
+        self._set_gauges()
         metrics = self._places.metrics
         return read(metrics.registry, without=metrics.of_the_machine)
 
-    def _look_at_this_process(self) -> None:
-        metrics = self._places.metrics
+    async def look_at_this_process(self) -> None:
+        """Ask the kernel about it; its memory and its descriptors stay as they were till then."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_PATIENCE):
+                await asyncio.to_thread(self._places.metrics.vitals.look)
+
+    def _set_gauges(self) -> None:
+        metrics, settings = self._places.metrics, self._places.settings
         metrics.fills_in_flight.set(len(self._corridor.flights))
         metrics.kept.set(len(self._corridor.ownership))
+        metrics.kept_bytes.set(self._corridor.ownership.size)
+        metrics.limit.labels("max_fills").set(settings.max_fills)
+        if self._places.has_viewers:
+            metrics.limit.labels("max_connections").set(settings.max_connections)
+            metrics.limit.labels("max_viewers").set(settings.max_viewers)
+        self._set_breakers()
+
+    def _set_breakers(self) -> None:
+        metrics, hosts = self._places.metrics, self._places.upstream.breakers()
+        states = Counter(state.value for state in hosts.values())
+        for state in BREAKERS:
+            metrics.breakers.labels(state).set(states[state])
+        # Those that rest first, then whoever came last: their names are few, whatever is asked.
+        named = sorted(reversed(hosts), key=lambda host: hosts[host] is State.CLOSED)
+        metrics.resting.clear()
+        for number, host in enumerate(named):
+            name = host if number < _NAMED_HOSTS else OTHER
+            metrics.resting.labels(name).inc(hosts[host] is not State.CLOSED)
 
     async def _look_at_the_machine(self) -> None:
-        metrics, clock = self._places.metrics, self._places.clock
+        metrics, clock, settings = self._places.metrics, self._places.clock, self._places.settings
         metrics.cached_clips.set(len(self._places.disk))
         metrics.disk_used.set(self._places.disk.used)
+        metrics.disk_limit.set(settings.cache_max_bytes)
+        metrics.disk_reserve.set(settings.disk_reserve)
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(_PATIENCE):
+                metrics.disk_free.set(await asyncio.to_thread(free_bytes, settings.data_dir))
         if clock.monotonic() - self._counted_at < _EVERY:
             return
         with contextlib.suppress(CatalogError, TimeoutError):

@@ -80,14 +80,17 @@ async def open_places(
         files = OpenFiles(min(settings.open_files, max(1, descriptors // _SHARE)))
         stack.callback(files.close)
         catalog = await open_catalog(
-            keys.database_url(settings.database_url.get_secret_value(), settings.data_dir)
+            keys.database_url(settings.database_url.get_secret_value(), settings.data_dir),
+            times=metrics.catalog,
         )
         stack.push_async_callback(catalog.close)
         session = await stack.enter_async_context(_bucket_session(settings))
         bucket_url = keys.bucket_url(settings.bucket_url, settings.data_dir)
-        bucket = await open_bucket(bucket_url, settings, session)
+        bucket = await open_bucket(bucket_url, settings, session, metrics.retries)
         stack.push_async_callback(bucket.close)
-        upstream = await stack.enter_async_context(Upstream(settings, clock=clock))
+        upstream = await stack.enter_async_context(
+            Upstream(settings, clock=clock, shed=metrics.shed.labels("upstream_max_connections"))
+        )
         run = keys.run_dir(settings.data_dir)
         shared = await asyncio.get_running_loop().run_in_executor(executor, Shared, run)
         stack.callback(shared.close)

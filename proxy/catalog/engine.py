@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import time
 from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final, Protocol, TypeVar
@@ -30,6 +31,8 @@ from proxy.catalog.drivers import (
 from proxy.catalog.in_loop import InLoop
 from proxy.catalog.in_threads import InThreads, Work
 from proxy.errors import CatalogUnavailable, SchemaOutdated, SettingsError
+from proxy.telemetry.timings import Timings
+from proxy.telemetry.values import FAILED, OK
 
 # ruff: noqa: PLC0415 - alembic is imported only where there is something to migrate
 
@@ -77,9 +80,10 @@ class Connections(Protocol):
 class Catalog:
     """An open catalog: runs what reads and what writes."""
 
-    def __init__(self, connections: Connections, limits: Limits) -> None:
+    def __init__(self, connections: Connections, limits: Limits, times: Timings | None) -> None:
         """Take a database's connections; `open_catalog` makes some."""
         self._connections = connections
+        self._times = times
         self._limits = limits
         self._running: set[asyncio.Task[Any]] = set()
         # SQLite has one writer. Waiting here is fair; in the database it would be polling.
@@ -90,7 +94,8 @@ class Catalog:
 
         It may await nothing but its connection. Raises CatalogUnavailable.
         """
-        return await self._apart(self._connections.read(work))
+        with self._timed("read"):
+            return await self._apart(self._connections.read(work))
 
     def at_hand(
         self, statement: Select[*tuple[Any, ...]], given: tuple[str, ...]
@@ -101,7 +106,8 @@ class Catalog:
         BlockingIOError where that would mean to wait, as it does for any database but a local file.
         """
         if isinstance(self._connections, InThreads):
-            return self._connections.at_hand.first(statement, given)
+            with self._timed("read"):
+                return self._connections.at_hand.first(statement, given)
         raise BlockingIOError(errno.EAGAIN, "the catalog is not a local file")
 
     async def write(self, work: Work[T]) -> T:
@@ -112,7 +118,24 @@ class Catalog:
         CatalogUnavailable, also when it may have been committed after all, so whatever is written
         must be harmless when repeated.
         """
-        return await self._apart(self._writing(work))
+        with self._timed("write"):
+            return await self._apart(self._writing(work))
+
+    @contextlib.contextmanager
+    def _timed(self, kind: str) -> Iterator[None]:
+        """Time what the database has answered, or has failed to; not whom nobody waited for."""
+        began = time.perf_counter()
+        try:
+            yield
+        except CatalogUnavailable:
+            self._took(kind, FAILED, began)
+            raise
+        else:
+            self._took(kind, OK, began)
+
+    def _took(self, kind: str, result: str, began: float) -> None:
+        if self._times is not None:
+            self._times.labels(kind, result).observe(time.perf_counter() - began)
 
     async def _writing(self, work: Work[T]) -> T:
         if self._turn is None:
@@ -155,7 +178,11 @@ class Catalog:
 
 
 async def open_catalog(
-    url: str, limits: Limits | None = None, *, migrate: bool | None = None
+    url: str,
+    limits: Limits | None = None,
+    *,
+    migrate: bool | None = None,
+    times: Timings | None = None,
 ) -> Catalog:
     """Open the catalog at `sqlite:///path` or `postgresql://…`, at the schema that is needed.
 
@@ -163,10 +190,11 @@ async def open_catalog(
     alone with its file; several replicas share a PostgreSQL, and when its schema changes is for
     their owner to say. Several processes may do this at once. Raises SettingsError for an address
     that cannot be one, SchemaOutdated for a schema that may not be migrated, CatalogUnavailable if
-    the database does not answer. None of them repeats the address: it may hold a password.
+    the database does not answer. None of them repeats the address: it may hold a password. `times`,
+    by kind and result, observes every read and write.
     """
     limits = limits or Limits()
-    catalog = await connect(url, limits)
+    catalog = await connect(url, limits, times)
     try:
         revision = await schema.current(catalog)
         if schema.is_behind(revision):
@@ -223,14 +251,14 @@ def _load_steps() -> Any:  # noqa: ANN401 - alembic's scripts, which are not imp
     return apply.load()
 
 
-async def connect(url: str, limits: Limits) -> Catalog:
+async def connect(url: str, limits: Limits, times: Timings | None = None) -> Catalog:
     """A catalog at a schema that nobody has looked at; else as `open_catalog`."""
     if not url.startswith("sqlite:"):
-        return Catalog(InLoop(_postgres(url, limits)), limits)
+        return Catalog(InLoop(_postgres(url, limits)), limits, times)
     with _translated():
         await make_sqlite_file(url, limits)
         connections = await asyncio.to_thread(sqlite_connections, url, limits)
-    return Catalog(connections, limits)
+    return Catalog(connections, limits, times)
 
 
 def _postgres(url: str, limits: Limits) -> AsyncEngine:

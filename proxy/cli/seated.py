@@ -105,6 +105,7 @@ class Seated:
             return None
         if what != SAMPLES or self._app is None:
             raise LookupError(what)
+        await self._app.look()
         return to_wire(self._app.own_figures())
 
     def _told(self, what: str, body: Any) -> None:  # noqa: ANN401 - any JSON

@@ -226,6 +226,7 @@ class Claims:
             )
             claim = None
         if claim is not None:
+            self._metrics.takeovers.inc()
             flight.source, flight.validator = source, claim.body.validator
         elif flight.is_ready:
             raise SourceUnavailable("what the process that ended has left cannot be continued")

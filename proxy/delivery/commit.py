@@ -23,6 +23,8 @@ from proxy.settings import Settings
 from proxy.storage import keys
 from proxy.storage.bucket import Bucket, NewObject, ObjectInfo, Upload
 from proxy.telemetry.metrics import Metrics
+from proxy.telemetry.of_storage import CONFLICT
+from proxy.telemetry.values import FAILED, OK
 
 CLOSING = 10.0
 """Seconds that uploads get at the end to be aborted; the next start looks for what they leave."""
@@ -57,6 +59,21 @@ class Commits:
         `confirm` may object, by raising, before other bytes of ours are replaced. Raises
         BucketError; ObjectConflict if the key holds bytes that are not ours to replace.
         """
+        began, result = self._clock.monotonic(), FAILED
+        try:
+            await self._commit(kept, sha256, confirm)
+            result = OK
+        except ObjectConflict:
+            result = CONFLICT
+            raise
+        finally:
+            self._metrics.commits.labels(result).observe(self._clock.monotonic() - began)
+        self._metrics.stored.inc()
+        self._metrics.stored_bytes.inc(kept.facts.length)
+
+    async def _commit(
+        self, kept: Kept, sha256: str, confirm: Callable[[], Awaitable[None]]
+    ) -> None:
         upload = kept.upload or self.begin(kept)
         kept.upload = upload
         try:
@@ -72,8 +89,6 @@ class Commits:
             self.abandon(upload)
             raise
         kept.upload = None
-        self._metrics.stored.inc()
-        self._metrics.stored_bytes.inc(kept.facts.length)
 
     async def _replace(
         self, kept: Kept, sha256: str, confirm: Callable[[], Awaitable[None]]
@@ -96,6 +111,7 @@ class Commits:
 
     def abandon(self, upload: Upload) -> None:
         """Abort an upload that nobody needs any more, beside whatever is going on."""
+        self._metrics.abandoned.inc()
         task = asyncio.create_task(self._abort(upload))
         self._aborting.add(task)
         task.add_done_callback(self._aborting.discard)

@@ -37,6 +37,8 @@ from proxy.errors import (
 from proxy.settings import Settings
 from proxy.storage.disk_cache import DiskCache, Reservation
 from proxy.telemetry.metrics import Metrics
+from proxy.telemetry.of_fills import NO_ROOM
+from proxy.telemetry.values import CANCELLED, INTERNAL, NONE, OK
 
 UNKNOWN_LENGTH = 64 * 1024 * 1024
 """Bytes reserved at first for a clip whose source does not say how long it is."""
@@ -62,6 +64,7 @@ class Fills:
         self._settings = settings
         self._disk = disk
         self._owner = owner
+        self._clock = clock
         self._metrics = metrics
         self._claims = claims
         self._pouring = Pouring(settings, disk=disk, owner=owner, clock=clock, metrics=metrics)
@@ -72,15 +75,16 @@ class Fills:
         try:
             await self._run(flight)
         except asyncio.CancelledError:
+            self._ended(flight, CANCELLED)
             flight.fail(SourceUnavailable("the process is stopping"))
             raise
         except DiskExhausted as error:
+            self._ended(flight, NO_ROOM)
             self._metrics.passthrough.labels("disk").inc()
             log.warning("the disk is full, streaming through", request_id=flight.request_id)
             flight.fail(error if flight.is_ready else Overloaded("there is no room for the clip"))
         except FirstviewError as error:
-            tier = "none" if flight.source is None else flight.source.tier
-            self._metrics.fills.labels(tier, error.slug).inc()
+            self._ended(flight, error.slug)
             if not isinstance(error, ObjectMissing):
                 log.warning(
                     "fill failed",
@@ -93,7 +97,12 @@ class Fills:
             flight.fail(error)
         except Exception:
             log.exception("fill crashed", request_id=flight.request_id)
+            self._ended(flight, INTERNAL)
             flight.fail(FirstviewError())
+
+    def _ended(self, flight: Flight, outcome: str) -> None:
+        source = NONE if flight.source is None else flight.source.tier
+        self._metrics.fills.labels(source, outcome).inc()
 
     async def _run(self, flight: Flight) -> None:
         await flight.way()
@@ -122,7 +131,7 @@ class Fills:
     async def _fill(
         self, flight: Flight, claim: Claim, spool: Spool, reservation: Reservation
     ) -> None:
-        body = claim.body
+        body, began = claim.body, self._clock.monotonic()
         async with contextlib.AsyncExitStack() as unowned:
             unowned.callback(reservation.release)
             unowned.push_async_exit(partial(_leave, flight, spool))
@@ -133,6 +142,9 @@ class Fills:
             facts = flight.facts
             if facts is None or flight.superseded:
                 return
+            self._metrics.fill_seconds.labels(body.source.tier).observe(
+                self._clock.monotonic() - began
+            )
             unowned.pop_all()  # the file, its bytes of the budget and its upload change hands here
             await self._owner.take(
                 Filled(
@@ -146,7 +158,7 @@ class Fills:
                     upload=upload,
                 )
             )
-            self._metrics.fills.labels(body.source.tier, "ok").inc()
+            self._ended(flight, OK)
 
     async def _reserve(self, body: Body) -> Reservation | None:
         return await self._disk.reserve(UNKNOWN_LENGTH if body.total is None else body.total)
@@ -160,6 +172,7 @@ class Fills:
         if body.total is None:
             msg = "there is no room for a clip of unknown length; try again shortly"
             raise Overloaded(msg)
+        self._ended(flight, NO_ROOM)
         self._metrics.passthrough.labels(reason).inc()
         log.warning("streaming through", request_id=flight.request_id, reason=reason)
         flight.land(body.facts(body.total))

@@ -10,6 +10,8 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterator
 
+from prometheus_client import Counter
+
 from proxy.delivery.bell import Bell
 from proxy.delivery.sources import Source
 from proxy.delivery.tail import Tail
@@ -161,10 +163,11 @@ class Flight:
 class Flights:
     """All flights of this process."""
 
-    def __init__(self, max_fills: int) -> None:
-        """Bound the number of fills at once."""
+    def __init__(self, max_fills: int, shed: Counter | None = None) -> None:
+        """Bound the number of fills at once; `shed` counts viewers beyond that."""
         self._flights: dict[str, Flight] = {}
         self._max_fills = max_fills
+        self._shed = shed
         self._tasks: set[asyncio.Task[None]] = set()
         self.repointed = 0
         """Counts the times that an id came to mean another clip."""
@@ -196,6 +199,8 @@ class Flights:
             flight.by_range = flight.by_range and by_range
             return flight, True
         if len(self._flights) >= self._max_fills:
+            if self._shed is not None and not by_job:
+                self._shed.inc()
             msg = "too many clips are being fetched at once; try again shortly"
             raise Overloaded(msg)
         flight = Flight(request_id, sources, by_range=by_range, by_job=by_job)

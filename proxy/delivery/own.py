@@ -163,6 +163,11 @@ class Ownership:
         """How many clips wait for the bucket or the catalog."""
         return len(self._kept)
 
+    @property
+    def size(self) -> int:
+        """Bytes of all clips that wait."""
+        return sum(kept.facts.length for kept in self._kept.values())
+
     def __contains__(self, request_id: str) -> bool:
         """Whether a clip waits, or is just being cleared away."""
         return request_id in self._kept

@@ -154,6 +154,11 @@ class _Stretch:
         ended = spool is not None and spool.mark.ended
         return not ended and self._position > readable + self._settings.seek_ahead
 
+    def _beside(self, way: str, count: int) -> None:
+        source = self._view.source
+        if source is not None:
+            self._metrics.beside_bytes.labels(source.tier, way).inc(count)
+
     async def _open_beside(self) -> ByteStream | None:
         """Open the range; None if the source did not answer with just that range."""
         source, early = self._view.source, self._view.early
@@ -190,6 +195,7 @@ class _Stretch:
                 msg = "the source ended before the range did"
                 raise SourceUnavailable(msg)
             chunk = chunk[: self._stop - self._position]
+            self._beside("seek", len(chunk))
             await self._viewer.send(chunk)
             self._flight.go()
             self._position += len(chunk)
@@ -214,5 +220,6 @@ class _Stretch:
             validator=validator,
             held=held,
             stop=self._stop,
+            delivered=lambda count: self._beside("through", count),
         ).send()
         self._position = self._stop

@@ -9,6 +9,7 @@ not know: HTTP heads, or why there is no room.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from proxy.clock import Clock
@@ -54,8 +55,12 @@ class Through:
         validator: str | None,
         held: Held,
         stop: int,
+        delivered: Callable[[int], None],
     ) -> None:
-        """Send from where `held` ends up to `stop`, of a clip of `length` bytes."""
+        """Send from where `held` ends up to `stop`, of a clip of `length` bytes.
+
+        `delivered` is told of the bytes that come for it.
+        """
         self._settings = settings
         self._clock = clock
         self._viewer = viewer
@@ -64,6 +69,7 @@ class Through:
         self._validator = validator
         self._held = held
         self._stop = stop
+        self._delivered = delivered
         whole = held.stop == 0 and stop == length and source.tier == "upstream"
         self._whole = _Whole() if whole else None
 
@@ -128,6 +134,7 @@ class Through:
                 msg = "the source ended before the range did"
                 raise SourceUnavailable(msg)
             chunk = chunk[: self._stop - self._held.stop]
+            self._delivered(len(chunk))
             if self._whole is not None:
                 self._whole.add(chunk, self._length)
             await self._viewer.send(chunk)

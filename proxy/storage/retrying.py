@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import stamina
+from prometheus_client import Counter
 
 from proxy.clock import Clock
 from proxy.errors import BucketError
@@ -30,10 +31,12 @@ async def with_retries(
     attempts: int,
     on: type[BucketError] = BucketError,
     clock: Clock | None = None,
+    again: Counter | None = None,
 ) -> T:
     """Do a request up to `attempts` times while its errors are of the kind `on` and retryable.
 
-    Waits between them with exponential backoff and full jitter, in seconds.
+    Waits between them with exponential backoff and full jitter, in seconds; `again` counts those
+    after the first.
     """
     chance = clock or Clock()
     tried = 1
@@ -48,6 +51,8 @@ async def with_retries(
 
     async for attempt in stamina.retry_context(on=wait, attempts=attempts, timeout=None):
         tried = attempt.num
+        if tried > 1 and again is not None:
+            again.inc()
         with attempt:
             return await work()
     raise AssertionError("a retry ends with a result or an error")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Self
 
 import aiohttp
+from prometheus_client import Counter
 
 from proxy.errors import BucketRefused, CorruptClip
 from proxy.records import CLIP_CONTENT_TYPE
@@ -43,7 +44,11 @@ class S3Bucket:
 
     @classmethod
     async def opened(
-        cls, name: str, settings: Settings, session: aiohttp.ClientSession | None = None
+        cls,
+        name: str,
+        settings: Settings,
+        session: aiohttp.ClientSession | None = None,
+        retries: Counter | None = None,
     ) -> Self:
         """Make the clients; nothing is asked of the store yet, see `check`.
 
@@ -59,7 +64,7 @@ class S3Bucket:
                 raise BucketRefused(f"no S3 client can be made: {error}") from error
             signer = Presigner(opened.client, opened.credentials, name)
             bytes_ = HttpClient(session, settings, opened.tls)
-            calls = S3Calls(opened.client, signer, bytes_, name, settings)
+            calls = S3Calls(opened.client, signer, bytes_, name, settings, retries)
             return cls(name, calls, settings, stack.pop_all())
 
     @property

@@ -19,6 +19,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
+from prometheus_client import Counter
+
 from proxy.errors import ObjectMissing
 from proxy.http_dates import lenient_http_date
 from proxy.settings import Settings
@@ -67,6 +69,7 @@ class S3Calls:
         http: HttpClient,
         bucket: str,
         settings: Settings,
+        retries: Counter | None = None,
     ) -> None:
         """Take the clients for control and for bytes, which stay the caller's."""
         self._client = client
@@ -74,11 +77,16 @@ class S3Calls:
         self._http = http
         self._bucket = bucket
         self._attempts = settings.bucket_attempts
+        self._retries = retries
         self._sending = asyncio.Semaphore(settings.max_uploads)
         self.endpoint = client.meta.endpoint_url
         host = urlsplit(self.endpoint).hostname or ""
         asked = settings.bucket_conditional_complete
         self.conditional_complete = not host.endswith(_R2) if asked is None else asked
+
+    def again(self, call: str) -> Counter | None:
+        """What counts the calls of this kind that are made again, if anything does."""
+        return None if self._retries is None else self._retries.labels(call)
 
     async def head(self, key: str) -> tuple[ObjectInfo, Mapping[str, str]] | None:
         """What the store says of an object, and the reply's header; None if there is none."""
@@ -113,7 +121,7 @@ class S3Calls:
                 reply.close()
                 raise
 
-        return await with_retries(once, self._attempts)
+        return await with_retries(once, self._attempts, again=self.again("get"))
 
     async def presigned(self, key: str) -> str:
         """Sign a GET of an object for others; see `Presigner.read`."""
@@ -138,7 +146,7 @@ class S3Calls:
             return await self._http.put(url, headers | fields, body)
 
         async with self._sending:
-            return await with_retries(once, self._attempts)
+            return await with_retries(once, self._attempts, again=self.again("put"))
 
     async def send_part(self, key: str, upload_id: str, number: int, body: FileSlice) -> SentPart:
         """Send one part. Raises UploadGone, BucketUnavailable, BucketRefused."""
@@ -153,7 +161,7 @@ class S3Calls:
                 )
                 return await self._http.put(url, headers, body)
 
-            reply = await with_retries(once, self._attempts)
+            reply = await with_retries(once, self._attempts, again=self.again("part"))
         return SentPart(number, reply.get("ETag", f'"{md5.hex()}"'), md5)
 
     async def begin(self, new: NewObject) -> tuple[str, bool]:
@@ -252,11 +260,16 @@ class S3Calls:
     async def _ask(self, doing: str, ask: Callable[[], Awaitable[T]], *, writes: bool = False) -> T:
         """Make a control call. botocore retries all but R2's 429, which is waited out here."""
 
+        again = self.again("control")
+
         async def once() -> T:
             with mapped_errors(doing, writes=writes):
-                return await ask()
+                said = await ask()
+            if again is not None and isinstance(said, dict):
+                again.inc(said.get("ResponseMetadata", {}).get("RetryAttempts", 0))
+            return said
 
-        return await with_retries(once, self._attempts, on=BucketBusy)
+        return await with_retries(once, self._attempts, on=BucketBusy, again=again)
 
 
 def _condition(new: NewObject) -> dict[str, str]:

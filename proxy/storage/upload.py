@@ -70,7 +70,10 @@ class S3Upload:
         if self._committed is None:
             once = self._put if self._single else self._complete
             self._committed = await with_retries(
-                functools.partial(once, sha256), RESTARTS, on=Restart
+                functools.partial(once, sha256),
+                RESTARTS,
+                on=Restart,
+                again=self._calls.again("restart"),
             )
             await self._drop()
         return self._committed

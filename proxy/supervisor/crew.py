@@ -89,6 +89,7 @@ class Crew:
         if what != SAMPLES:
             raise LookupError(what)
         self._metrics.workers.set(len(self.serving))
+        await asyncio.to_thread(self._metrics.vitals.look)
         return to_wire(await self._totals.gather(self.living))
 
     async def dismiss(self, drain_timeout: float, margin: float) -> None:

@@ -1,7 +1,8 @@
 """Counting that costs an addition: plain numbers, and Prometheus' own when somebody looks.
 
-Belongs here: plain counts, and bringing them into their metrics at every scrape. Must not know:
-what is counted.
+Belongs here: plain counts, and the registry that brings them into their metrics at every scrape,
+knows every metric's labels with all their values, and has every series begin at zero. Must not
+know: what is counted.
 
 A counter of prometheus-client takes a lock for every step, half a microsecond in a reply that
 takes ten.
@@ -9,10 +10,29 @@ takes ten.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics
 from prometheus_client.metrics_core import Metric
+
+from proxy.telemetry.timings import Timings
+
+disable_created_metrics()  # a second series for each counter, which Prometheus does not read
+
+Labels = Mapping[str, Sequence[str]]
+"""A metric's labels in their order, each with all the values that it can have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What a metric is called on the page, and what it says. A label without values has any."""
+
+    name: str
+    kind: str
+    labels: Labels
+    text: str
 
 
 class Count:
@@ -41,6 +61,53 @@ class CountingRegistry(CollectorRegistry):
         """Begin without any."""
         super().__init__()
         self._counts: list[Count] = []
+        self.described: dict[str, Described] = {}
+        """Every metric by its name on the page, in the order in which they were made."""
+
+    # -- making metrics ---
+
+    def counter(
+        self,
+        name: str,
+        text: str,
+        labels: Labels | None = None,
+        series: Iterable[Sequence[str]] | None = None,
+    ) -> Counter:
+        """Make a counter; its name on the page ends in `_total`.
+
+        `series` are the combinations of values that begin at zero, if those are not all.
+        """
+        labels = labels or {}
+        made = Counter(name, text, tuple(labels), registry=self)
+        self.described[f"{name}_total"] = Described(f"{name}_total", "counter", labels, text)
+        for values in _begun(labels, series):
+            made.labels(*values)
+        return made
+
+    def gauge(self, name: str, text: str, labels: Labels | None = None) -> Gauge:
+        """Make a gauge."""
+        labels = labels or {}
+        made = Gauge(name, text, tuple(labels), registry=self)
+        self.described[name] = Described(name, "gauge", labels, text)
+        for values in _begun(labels, None):
+            made.labels(*values)
+        return made
+
+    def timings(
+        self, name: str, text: str, bounds: Sequence[float], labels: Labels | None = None
+    ) -> Timings:
+        """Make a histogram of seconds."""
+        labels = labels or {}
+        made = Timings(name, text, tuple(labels), bounds)
+        self.register(made)
+        self.described[name] = Described(name, "histogram, seconds", labels, text)
+        for values in _begun(labels, None) if labels else [()]:
+            made.labels(*values)
+        return made
+
+    def describe(self, described: Described) -> None:
+        """Let a metric be known that something else collects."""
+        self.described[described.name] = described
 
     def count(self, series: Counter) -> Count:
         """Return a plain count for a series."""
@@ -48,8 +115,16 @@ class CountingRegistry(CollectorRegistry):
         self._counts.append(count)
         return count
 
+    # -- looking ---
+
     def collect(self) -> Iterable[Metric]:
         """Yield all metrics, the counts among them."""
         for count in self._counts:
             count.fold()
         return super().collect()
+
+
+def _begun(labels: Labels, series: Iterable[Sequence[str]] | None) -> Iterable[Sequence[str]]:
+    if series is not None:
+        return series
+    return itertools.product(*labels.values()) if labels else ()

@@ -4,8 +4,8 @@ Belongs here: the sums over several processes, and Prometheus' own text of them.
 which processes there are, or how the values come from one to another.
 
 Counters and histograms of several processes are summed, sample by sample, and so are gauges; what
-all of them see alike (`Metrics.of_the_machine`) is left to one of them. `_created` is when the
-first of them began.
+all of them see alike (`Metrics.of_the_machine`) is left to one of them. A moment at which something
+began is that of the first of them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-_CREATED: Final = "_created"
+_BEGINNINGS: Final = ("_created", "_start_time_seconds")
 
 Key = tuple[str, tuple[tuple[str, str], ...]]
 """A sample's name and labels."""
@@ -57,7 +57,7 @@ def merged(parts: Iterable[Iterable[Family]]) -> list[Family]:
 
 
 def _joined(name: str, one: float, other: float) -> float:
-    return min(one, other) if name.endswith(_CREATED) else one + other
+    return min(one, other) if name.endswith(_BEGINNINGS) else one + other
 
 
 def counted(families: Iterable[Family]) -> list[Family]:

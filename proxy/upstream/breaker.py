@@ -19,7 +19,7 @@ from collections import deque
 from dataclasses import dataclass
 from enum import StrEnum
 
-from cachetools import LRUCache
+from cachetools import Cache, LRUCache
 
 from proxy.errors import SourceUnavailable
 
@@ -162,3 +162,8 @@ class Breakers:
         if epoch is None:
             raise HostResting(wait=breaker.wait(now))
         return Permit(breaker, epoch)
+
+    def states(self) -> dict[str, State]:
+        """Where each host stands; one that is left alone stays open until it is asked again."""
+        seen = {host: Cache.__getitem__(self._hosts, host) for host in self._hosts}  # no use of it
+        return {host: breaker.state for host, breaker in seen.items()}

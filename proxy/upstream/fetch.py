@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import aiohttp
 from aiohttp.abc import AbstractResolver
 from cachetools import TTLCache
+from prometheus_client import Counter
 from yarl import URL
 
 from proxy.clock import Clock
@@ -27,7 +28,7 @@ from proxy.upstream.allowlist import Policy, check_redirect, check_url
 from proxy.upstream.answer import Asked, read_head
 from proxy.upstream.body import UpstreamBody
 from proxy.upstream.border import FOREIGN, translate
-from proxy.upstream.breaker import Breakers, Rules
+from proxy.upstream.breaker import Breakers, Rules, State
 from proxy.upstream.content_range import range_field
 from proxy.upstream.session import SessionOwner, make_session
 
@@ -47,8 +48,11 @@ class Upstream(SessionOwner):
         *,
         clock: Clock | None = None,
         resolver: AbstractResolver | None = None,
+        shed: Counter | None = None,
     ) -> None:
         """Take the settings; `resolver` replaces the system's name resolution.
+
+        `shed` counts whom no connection is left for.
 
         Raises SettingsError for a host on the list that is none.
         """
@@ -56,6 +60,7 @@ class Upstream(SessionOwner):
         self._settings = settings
         self._policy = Policy.of(settings.upstream_hosts, insecure=settings.upstream_allow_insecure)
         self._clock = clock or Clock()
+        self._shed = shed
         self._slots = asyncio.Semaphore(settings.upstream_max_connections)
         self._breakers = Breakers(
             Rules(
@@ -127,6 +132,10 @@ class Upstream(SessionOwner):
             framed=head.framed,
         )
 
+    def breakers(self) -> dict[str, State]:
+        """Of the hosts that were asked last, which are left alone."""
+        return self._breakers.states()
+
     def supports_ranges(self, url: str) -> bool:
         """Tell whether the URL's host is worth asking for a range: not seen to ignore one."""
         return _host_of(url) not in self._ranges_ignored
@@ -154,6 +163,8 @@ class Upstream(SessionOwner):
             async with asyncio.timeout(self._settings.upstream_connect_timeout):
                 await self._slots.acquire()
         except TimeoutError:
+            if self._shed is not None:
+                self._shed.inc()
             raise Overloaded("All connections to the clips' source are in use.") from None
 
     async def _follow(

@@ -20,6 +20,7 @@ from proxy.errors import FirstviewError
 from proxy.settings import Settings
 from proxy.storage.open_files import ServedFile
 from proxy.telemetry.metrics import Metrics
+from proxy.telemetry.values import NEAR
 from proxy.web import exchange, headers, plain
 from proxy.web.broken import Breakages
 from proxy.web.connection import Connection
@@ -54,6 +55,8 @@ class Hits:
         self._find = gate.finder()
         self._policy = policy
         self._metrics = metrics
+        counted = settings.hit_metrics
+        self._tallies = {tier: metrics.hits(tier) if counted else None for tier in NEAR}
         self._breakages = Breakages(locator, metrics)
 
     def answer(self, connection: Connection, data: bytes) -> bool:
@@ -87,33 +90,39 @@ class Hits:
                 if not body and start < stop:
                     position += viewer.offer_file(file.fd, start, stop)
         except FirstviewError as error:
-            self._break_off(_Hit(connection, file, status, name, data), error)
+            self._break_off(_Hit(connection, file, status, name, data, came), error)
             return True
-        self._metrics.sent(file.tier).value += position - start
         if position == stop and taken >= len(head):
-            self._metrics.replies(status, file.tier).value += 1
+            tally = self._tallies[file.tier]
+            if tally is not None:
+                tally.hit(status, stop - start, came)
             connection.answered(came)
         else:
-            hit = _Hit(connection, file.acquire(), status, name, data)
+            self._metrics.sent(file.tier).value += position - start
+            hit = _Hit(connection, file.acquire(), status, name, data, came)
             rest = self._finish(hit, viewer, head[taken:], ByteRange(position, stop))
             connection.go_on(asyncio.get_running_loop().create_task(rest))
         return True
 
     async def _finish(self, hit: _Hit, viewer: ViewerSocket, head: bytes, span: ByteRange) -> None:
         """Send what the socket did not take at once, at the viewer's pace."""
-        before = viewer.sent
+        before, metrics, tier = viewer.sent, self._metrics, hit.file.tier
+        metrics.slow_hits.inc()
         try:
             if head:
                 await viewer.send(head, more=span.start < span.stop)
+            metrics.first_byte.labels(tier).observe(time.monotonic() - hit.came)
             await viewer.send_file(hit.file.fd, span.start, span.stop, begun=True)
-            self._metrics.replies(hit.status, hit.file.tier).value += 1
+            metrics.replies(hit.status, tier).value += 1
+            metrics.reply.labels(tier).observe(time.monotonic() - hit.came)
         except FirstviewError as error:
             self._break_off(hit, error)
         except BaseException:  # told to stop: what was sent must not look whole
             hit.connection.reset()
             raise
         finally:
-            self._metrics.sent(hit.file.tier).value += max(0, viewer.sent - before - len(head))
+            metrics.sent(tier).value += max(0, viewer.sent - before - len(head))
+            metrics.slow_hits.dec()
             hit.file.release()
             hit.connection.gone_on()
 
@@ -138,6 +147,7 @@ class _Hit(NamedTuple):
     status: int
     name: str
     asked: bytes
+    came: float
 
 
 def _read(file: ServedFile, span: ByteRange) -> bytes:

@@ -96,6 +96,8 @@ class Videos:
         with self._counted():
             asked = wanted(request.headers.get("Range"))
             view = await self._locator.find(request_id, asked, admitted=admitted)
+            if view.collapsed:
+                self._metrics.joins.inc()
             return await self._send_view(exchange, view, query)
 
     async def _elsewhere(self, request_id: str, *, admitted: bool) -> str | None:
@@ -137,7 +139,9 @@ class Videos:
             _download(query, known.facts.request_id),
         )
         await exchange.viewer().send(head)
-        return exchange.sent(status, known.tier)
+        self._metrics.first_byte.labels(tier).observe(exchange.spent())
+        self._metrics.reply.labels(tier).observe(exchange.spent())
+        return exchange.sent(status, tier)
 
     async def _send_view(self, exchange: Exchange, view: View, query: str) -> Sent:
         try:
@@ -153,9 +157,9 @@ class Videos:
             before = viewer.sent
             try:
                 await viewer.send(head, more=_follows(view, segments))
-                if not view.hit:
-                    self._metrics.first_byte.labels(view.tier).observe(exchange.spent())
+                self._metrics.first_byte.labels(view.tier).observe(exchange.spent())
                 await self._send_body(viewer, view, segments)
+                self._metrics.reply.labels(view.tier).observe(exchange.spent())
             except FirstviewError as error:
                 return self._broken(exchange, view, error)
             except BaseException:  # told to stop: what was sent must not look whole

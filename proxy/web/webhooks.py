@@ -36,13 +36,12 @@ from proxy.security.fal_signature import Claims
 from proxy.security.jwks import Signers
 from proxy.settings import Settings
 from proxy.telemetry.metrics import Metrics
+from proxy.telemetry.of_work import WEBHOOKS
 from proxy.upstream.outputs import Check, for_the_log
 from proxy.web import headers, webhook_body
 from proxy.web.exchange import Exchange
 from proxy.web.machine import Sent
 
-_TAKEN: Final = ("accepted", "duplicate", "late", "failed", "resolving")
-_NOT_TAKEN: Final = ("bad-signature", "bad-request", "too-large", "timeout", "unavailable")
 _WORK: Final = frozenset({"accepted", "resolving"})
 _UNAVAILABLE: Final = 503
 _FIELDS: Final = headers.block(
@@ -56,7 +55,7 @@ class Notices(Protocol):
     """Where notices are written down."""
 
     async def take(self, notice: Notice) -> str:
-        """Write a notice down; return what became of it, one of those in `_TAKEN`.
+        """Write a notice down; return what became of it, one of `WEBHOOKS_TAKEN`.
 
         It is durable by then. Raises CatalogError or Overloaded where it cannot be.
         """
@@ -102,9 +101,7 @@ class Webhooks:
         self._check = check
         self._heard = heard
         self._clock = clock
-        self._counts = {
-            result: metrics.webhooks.labels(result) for result in (*_TAKEN, *_NOT_TAKEN)
-        }
+        self._metrics = metrics
 
     async def answer(self, exchange: Exchange) -> Sent:
         """Answer one webhook. Raises only what a client does who is not there any more."""
@@ -128,6 +125,7 @@ class Webhooks:
         claims = Claims.read(exchange.request.headers.items())
         heard.request_id = claims.request_id
         if self._bodies >= self._most_bodies:
+            self._metrics.shed.labels("webhook_bodies").inc()
             raise Overloaded("Too many webhooks are being read at once.")
         self._bodies += 1
         try:
@@ -170,8 +168,8 @@ class Webhooks:
 
     def _note(self, exchange: Exchange, heard: _Heard, result: str) -> None:
         """Count a webhook, and log it."""
-        if result in self._counts:
-            self._counts[result].inc()
+        if result in WEBHOOKS:
+            self._metrics.webhooks.labels(result).inc()
         fields = {"exchange": exchange.id, "request_id": heard.request_id, "result": result}
         if heard.reason is not None:
             fields["reason"] = for_the_log(heard.reason)

@@ -21,6 +21,11 @@ def test_the_reference_is_what_the_code_says(name: str) -> None:
     assert written == reference.PAGES[name](), "run `make reference` and commit the result"
 
 
+def test_the_page_on_metrics_has_every_metric() -> None:
+    written = reference.METRICS.read_text()
+    assert written == reference.metrics_page(), "run `make reference` and commit the result"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text()):
