@@ -92,8 +92,8 @@ class Figures:
         states = Counter(state.value for state in hosts.values())
         for state in BREAKERS:
             metrics.breakers.labels(state).set(states[state])
-        # Those that rest first, then whoever came last: their names are few, whatever is asked.
-        named = sorted(reversed(hosts), key=lambda host: hosts[host] is State.CLOSED)
+        # Those that rest come first: the names are few, however many hosts are asked.
+        named = sorted(hosts, key=lambda host: hosts[host] is State.CLOSED)
         metrics.resting.clear()
         for number, host in enumerate(named):
             name = host if number < _NAMED_HOSTS else OTHER

@@ -64,7 +64,7 @@ class S3Bucket:
                 raise BucketRefused(f"no S3 client can be made: {error}") from error
             signer = Presigner(opened.client, opened.credentials, name)
             bytes_ = HttpClient(session, settings, opened.tls)
-            calls = S3Calls(opened.client, signer, bytes_, name, settings, retries)
+            calls = S3Calls(opened.client, signer, bytes_, name, settings, retries=retries)
             return cls(name, calls, settings, stack.pop_all())
 
     @property

@@ -69,6 +69,7 @@ class S3Calls:
         http: HttpClient,
         bucket: str,
         settings: Settings,
+        *,
         retries: Counter | None = None,
     ) -> None:
         """Take the clients for control and for bytes, which stay the caller's."""
@@ -259,7 +260,6 @@ class S3Calls:
 
     async def _ask(self, doing: str, ask: Callable[[], Awaitable[T]], *, writes: bool = False) -> T:
         """Make a control call. botocore retries all but R2's 429, which is waited out here."""
-
         again = self.again("control")
 
         async def once() -> T:

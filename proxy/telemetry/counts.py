@@ -19,7 +19,8 @@ from prometheus_client.metrics_core import Metric
 
 from proxy.telemetry.timings import Timings
 
-disable_created_metrics()  # a second series for each counter, which Prometheus does not read
+# A second series for each counter, which Prometheus does not read.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 Labels = Mapping[str, Sequence[str]]
 """A metric's labels in their order, each with all the values that it can have."""

@@ -49,9 +49,7 @@ class OfFills:
         self.takeovers = registry.counter(
             "firstview_takeovers", "Fills that went on where another process had ended."
         )
-        self.fills_in_flight = registry.gauge(
-            "firstview_fills_in_flight", "Clips on their way in."
-        )
+        self.fills_in_flight = registry.gauge("firstview_fills_in_flight", "Clips on their way in.")
         self.filled_bytes = registry.counter(
             "firstview_filled_bytes",
             "Bytes of clips that sources delivered to fills.",
@@ -84,7 +82,7 @@ class OfFills:
         )
         self.resting = registry.gauge(
             "firstview_upstream_resting",
-            "Processes that leave a host alone because it keeps failing; 16 hosts have a name, those"
-            " first that are left alone, and all others are `other`.",
+            "Processes that leave a host alone because it keeps failing; 16 hosts have a name,"
+            " those first that are left alone, and all others are `other`.",
             {"host": ()},
         )

@@ -19,7 +19,11 @@ from proxy.telemetry.counts import CountingRegistry, Described
 
 _VITALS = (
     ("process_cpu_seconds_total", "counter", "CPU time used."),
-    ("process_resident_memory_bytes", "gauge", "Memory in use, what processes share counted twice."),
+    (
+        "process_resident_memory_bytes",
+        "gauge",
+        "Memory in use; what processes share counts for each.",
+    ),
     ("process_virtual_memory_bytes", "gauge", "Address space in use."),
     ("process_open_fds", "gauge", "Open file descriptors."),
     ("process_max_fds", "gauge", "File descriptors that there may be."),

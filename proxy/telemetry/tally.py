@@ -2,8 +2,8 @@
 
 Belongs here: what one such hit adds to them. Must not know: replies, or what becomes of the sums.
 
-A hit takes some 16 us, so what is counted of it may take half of one: its bytes, its status, and one
-time, which is that of its first byte and of its end alike, as the kernel took both at once.
+A hit takes some 16 us, so what is counted of it may take half of one: its bytes, its status, and
+one time, which is that of its first byte and of its end alike, as the kernel took both at once.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Tally:
         self.replies = {status: reply(status) for status in (200, 206, 304)}
 
     def hit(self, status: int, size: int, came: float) -> None:
-        """Count one that came at `came` of `time.monotonic` and is whole by now; `size` in bytes."""
+        """Count one of `size` bytes, sent by now, that came at `came` of `time.monotonic`."""
         spent = time.monotonic() - came
         times = self.times
         times.counts[bisect_left(times.bounds, spent)] += 1

@@ -15,7 +15,6 @@ from itertools import accumulate
 
 from prometheus_client.metrics_core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
 
 class Buckets:
@@ -49,7 +48,7 @@ class Timings(Collector):
         self._name = name
         self._text = text
         self._labels = labels
-        self._bounds = tuple(bounds)
+        self._bounds = tuple(map(float, bounds))
         self._series: dict[tuple[str, ...], Buckets] = {}
         self._elsewhere: dict[tuple[str, ...], list[Buckets]] = {}
 
@@ -78,7 +77,7 @@ class Timings(Collector):
     def collect(self) -> Iterable[Metric]:
         """Yield the histogram as it is now."""
         family = HistogramMetricFamily(self._name, self._text, labels=self._labels)
-        names = [floatToGoString(bound) for bound in (*self._bounds, math.inf)]
+        names = [*(str(bound) for bound in self._bounds), "+Inf"]
         for values, own in self._series.items():
             counts, total = list(own.counts), own.total
             for other in self._elsewhere.get(values, ()):

@@ -76,14 +76,15 @@ async def prometheus(tmp_path: Path, target: str) -> AsyncIterator[Prometheus]:
     config = tmp_path / "prometheus.yml"
     rules = ROOT / "deploy" / "prometheus" / "alerts.yml"
     config.write_text(CONFIG.format(rules=rules, target=target))
-    process = await asyncio.create_subprocess_exec(
-        str(require_program("prometheus")),
-        f"--config.file={config}",
-        f"--storage.tsdb.path={tmp_path / 'tsdb'}",
-        f"--web.listen-address={address}",
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=(tmp_path / "prometheus.log").open("wb"),
-    )
+    with (tmp_path / "prometheus.log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            require_program("prometheus"),
+            f"--config.file={config}",
+            f"--storage.tsdb.path={tmp_path / 'tsdb'}",
+            f"--web.listen-address={address}",
+            stdout=log,
+            stderr=log,
+        )
     try:
         async with aiohttp.ClientSession() as client:
             yield Prometheus(client, f"http://{address}")

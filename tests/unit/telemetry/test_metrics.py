@@ -103,7 +103,12 @@ def test_a_hit_that_is_answered_in_one_go_is_counted_in_every_metric_of_replies(
     metrics = Metrics()
     for size in (1000, 24):
         metrics.hits("disk").hit(206, size, time.monotonic() - 0.02)
-    look = metrics.registry.get_sample_value
+
+    def look(name: str, labels: dict[str, str]) -> float:
+        value = metrics.registry.get_sample_value(name, labels)
+        assert value is not None
+        return value
+
     assert look("firstview_requests_total", {"status": "206", "tier": "disk"}) == 2
     assert look("firstview_sent_bytes_total", {"tier": "disk"}) == 1024
     for name in ("firstview_first_byte_seconds", "firstview_reply_seconds"):
