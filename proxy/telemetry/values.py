@@ -48,6 +48,6 @@ OF_CATALOGS: Final = slugs(errors.CatalogError)
 OF_VIEWERS: Final = tuple(error.slug for error in (errors.ViewerLeft, errors.ViewerStalled))
 
 STATUSES: Final = tuple(
-    sorted({"204", "404", *(str(one.status) for one in _tree(errors.FirstviewError))})
+    sorted({"204", "302", "404", *(str(one.status) for one in _tree(errors.FirstviewError))})
 )
 """Of replies that are about no clip, but for 200."""

@@ -96,8 +96,7 @@ class Videos:
         with self._counted():
             asked = wanted(request.headers.get("Range"))
             view = await self._locator.find(request_id, asked, admitted=admitted)
-            if view.collapsed:
-                self._metrics.joins.inc()
+            self._metrics.joins.inc(view.collapsed)
             return await self._send_view(exchange, view, query)
 
     async def _elsewhere(self, request_id: str, *, admitted: bool) -> str | None:
