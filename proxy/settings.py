@@ -7,7 +7,9 @@ bucket's credentials come by the AWS variables that every S3 tool reads.
 
 from __future__ import annotations
 
+import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
@@ -24,11 +26,13 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from proxy import mistakes
 from proxy.errors import SettingsError
 from proxy.secret_lists import NamedKey, named_keys, secrets
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
 _SIZE = re.compile(r"\d+(\.\d+)?\s*([KMGTP]i?)?B?", re.IGNORECASE)
+_VARIABLE = re.compile(r"FIRSTVIEW_[A-Z0-9_]+")
 _UNITS = {"ms": 0.001, "s": 1.0, None: 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _LONGEST = 500 * 365.25 * 86400.0
 """Seconds; what lies further from a clip's birth or from now may be on no calendar."""
@@ -390,6 +394,7 @@ class Settings(BaseSettings):
         problems += _gate_problems(self)
         if self.part_size < 5 * 1024 * 1024:
             problems.append("FIRSTVIEW_PART_SIZE must be at least 5MiB: no store takes less")
+        problems += mistakes.contradictions(self)
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -433,25 +438,57 @@ def _bucket_problems(url: str) -> list[str]:
     return ["FIRSTVIEW_BUCKET_URL must be s3://name or file:///absolute/path"]
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the environment and `.env` say: the settings, if they can be used, and each mistake."""
+
+    settings: Settings | None
+    mistakes: tuple[str, ...]
+
+
 def load(**overrides: Any) -> Settings:  # noqa: ANN401 - any setting's own type
     """Read the settings from the environment and `.env`; `overrides` win.
 
     Raises SettingsError with every mistake, one a line, in the names that the owner wrote.
     """
+    found = read(**overrides)
+    if found.settings is None or found.mistakes:
+        raise SettingsError("\n".join(found.mistakes))
+    return found.settings
+
+
+def read(**overrides: Any) -> Reading:  # noqa: ANN401 - any setting's own type
+    """The same for whoever wants to look on: raises nothing.
+
+    A name that nobody reads is a mistake, but leaves settings that can be used.
+    """
+    fields = Settings.model_fields
+    path = Path(str(Settings.model_config.get("env_file")))
+    file = mistakes.read_file(path)
+    more: dict[str, Any] = {} if file.readable else {"_env_file": None}
+    unknown = mistakes.unknown_names(os.environ, "environment", fields)
+    unknown = mistakes.unknown_names(file.values, str(path), fields) | unknown
+    rest = (*file.mistakes, *unknown.values())
     try:
-        return Settings(**overrides)
+        return Reading(Settings(**more, **overrides), rest)
     except ValidationError as error:
-        raise SettingsError(explain(error)) from error
+        lines = mistakes.explain(error, fields)
+        return Reading(None, (*lines, *_hidden_by(error, more | overrides), *rest))
 
 
-def explain(error: ValidationError) -> str:
-    """Turn pydantic's findings into lines such as `FIRSTVIEW_LISTEN: "x" is not an address`."""
-    lines: list[str] = []
-    for found in error.errors(include_url=False):
-        name = "".join(f"FIRSTVIEW_{part}".upper() for part in found["loc"][:1])
-        message = found["msg"].removeprefix("Value error, ")
-        value = "" if "secret" in found["type"] or not name else f" (got {found['input']!r})"
-        lines.extend(
-            f"{name}: {text}{value}" if name else text for text in message.split("; ") if text
-        )
-    return "\n".join(lines)
+def _hidden_by(error: ValidationError, given: dict[str, Any]) -> list[str]:
+    """Contradictions that pydantic does not look for while single settings are wrong.
+
+    Those are taken at their defaults for once, and what is then said of them is left out.
+    """
+    found = (mistakes.field_of(each["loc"], Settings.model_fields) for each in error.errors())
+    wrong = {name for name in found if name is not None}
+    if not wrong:
+        return []
+    try:
+        Settings(**given | {name: Settings.model_fields[name].default for name in wrong})
+    except ValidationError as again:
+        named = {mistakes.variable(name) for name in wrong}
+        lines = mistakes.explain(again, Settings.model_fields)
+        return [line for line in lines if not named & set(_VARIABLE.findall(line))]
+    return []

@@ -1,4 +1,4 @@
-"""`firstview config`: every setting, its value, and where that came from.
+"""`firstview config`: every setting, its value, where that came from, and what is wrong with it.
 
 Belongs here: the table and its JSON. Must not know: what any setting does.
 """
@@ -6,21 +6,25 @@ Belongs here: the table and its JSON. Must not know: what any setting does.
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, get_args
 
 import orjson
-from dotenv import dotenv_values
-from pydantic import AliasChoices, ByteSize, SecretStr, TypeAdapter
+from pydantic import ByteSize, SecretStr, TypeAdapter
 from pydantic.fields import FieldInfo
 from rich.console import Console
 from rich.table import Table
 
 from proxy import settings as settings_module
+from proxy.cli.exit_codes import WRONG
+from proxy.errors import SettingsError
+from proxy.mistakes import names_of, read_file
 from proxy.settings import Settings, parse_duration, parse_size
 
 _MASK: Final = "********"
+_DEFAULT: Final = "default"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,46 +39,49 @@ class Setting:
     source: str
 
 
-def run(*, as_json: bool) -> int:
-    """Print all settings; returns the exit code. Raises SettingsError if they are not usable."""
-    lines = describe(settings_module.load())
+def run(*, as_json: bool, changed: bool) -> int:
+    """Print all settings, or those that somebody has set; returns the exit code.
+
+    2 where a name is set that no setting has: `serve` would not start. Raises SettingsError if
+    they are not usable.
+    """
+    found = settings_module.read()
+    if found.settings is None:
+        raise SettingsError("\n".join(found.mistakes))
+    lines = [
+        line
+        for line in describe(found.settings)
+        if not changed or line.source != _DEFAULT or line.value != line.default
+    ]
     if as_json:
         print(orjson.dumps([asdict(line) for line in lines], option=orjson.OPT_INDENT_2).decode())
     else:
         _print_table(lines)
-    return 0
+    for mistake in found.mistakes:
+        print(mistake, file=sys.stderr)
+    return WRONG if found.mistakes else 0
 
 
 def describe(settings: Settings) -> list[Setting]:
     """Every setting in the order in which they are defined."""
-    prefix = settings.model_config.get("env_prefix", "")
     environment = {name.upper() for name in os.environ}
     dotenv = Path(str(settings.model_config.get("env_file")))
-    in_file = {name.upper() for name in dotenv_values(dotenv)} if dotenv.is_file() else set()
+    in_file = {name.upper() for name in read_file(dotenv).values}
     places = {"environment": environment, str(dotenv): in_file}
     lines = []
     for field_name, field in type(settings).model_fields.items():
-        name = f"{prefix}{field_name}".upper()
-        source = _source([name, *_other_names(field)], places)
+        names = names_of(field_name, field)
         lines.append(
             Setting(
-                name=name,
+                name=names[0],
                 value=_plain(getattr(settings, field_name)),
                 default=_plain(_default(field)),
                 unit=_unit(field),
                 sentence=field.description or "",
-                source=source,
+                source=_source(names, places),
             )
         )
     return lines
-
-
-def _other_names(field: FieldInfo) -> list[str]:
-    """Environment variables that a setting is read from besides its own."""
-    alias = field.validation_alias
-    if not isinstance(alias, AliasChoices):
-        return []
-    return [choice.upper() for choice in alias.choices if isinstance(choice, str)]
 
 
 def _source(names: list[str], places: dict[str, set[str]]) -> str:
@@ -83,7 +90,7 @@ def _source(names: list[str], places: dict[str, set[str]]) -> str:
         for name in names:
             if name in known:
                 return place if name == names[0] else f"{place}, {name}"
-    return "default"
+    return _DEFAULT
 
 
 def _unit(field: FieldInfo) -> str:
@@ -123,7 +130,7 @@ def _print_table(lines: list[Setting]) -> None:
             line.name,
             _shown(line.value, line.unit),
             _shown(line.default, line.unit) if line.value != line.default else "",
-            line.source if line.source != "default" else "",
+            line.source if line.source != _DEFAULT else "",
             line.sentence,
         )
     console = Console(highlight=False, markup=False, soft_wrap=False)

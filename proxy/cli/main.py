@@ -253,11 +253,41 @@ def demo(
 
 
 @app.command(rich_help_panel=_LOOKING)
-def config(*, json: Json = False) -> None:
-    """Show every setting: its value, default, meaning, and where the value comes from."""
+def config(
+    *,
+    changed: Annotated[
+        bool, typer.Option("--changed", help="Only those that somebody has set.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Show every setting: its value, default, meaning, and where the value comes from.
+
+    Secrets are masked. Exit code 2: some are wrong, or a FIRSTVIEW_ name is set that no setting
+    has, so that `serve` would not start; each is named on stderr.
+    """
     from proxy.cli import config as command
 
-    raise typer.Exit(command.run(as_json=json))
+    raise typer.Exit(command.run(as_json=json, changed=changed))
+
+
+@app.command(rich_help_panel=_LOOKING)
+def doctor(
+    *,
+    url: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Ask here in place of FIRSTVIEW_PUBLIC_URL."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Try everything that firstview needs, for real, and say what to mend.
+
+    Settings, disk, machine, bucket, database, fal, and the public address with whatever stands in
+    front of it. What is written for it is removed again. Exit code 0: nothing fails, warnings
+    perhaps; 1: something fails; 2: the settings are wrong, nothing else was tried.
+    """
+    from proxy.cli.doctor import command
+
+    raise typer.Exit(command.run(url=url, as_json=json))
 
 
 def main() -> None:

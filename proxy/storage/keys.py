@@ -3,6 +3,7 @@
 Bucket (s3://name or a directory):
 
     videos/<request_id>.mp4                        the clip; user metadata below
+    videos/firstview-doctor/<random>               for seconds, while `firstview doctor` tries
 
 Data directory (FIRSTVIEW_DATA_DIR):
 
@@ -22,6 +23,7 @@ Data directory (FIRSTVIEW_DATA_DIR):
                                                    name follows from its layout
     run/<name>.lock                                flock'ed: budget, cache, janitor, upkeep,
                                                    seat-<n>
+    .firstview-doctor-<random>/                    for a second, while `firstview doctor` tries
 
 `<source>` is the first 16 hex digits of the SHA-256 of the source's identity, so that a re-pointed
 id never continues the file of its former source.
@@ -36,6 +38,8 @@ import re
 from pathlib import Path
 
 VIDEOS_PREFIX = "videos/"
+DOCTOR_PREFIX = f"{VIDEOS_PREFIX}firstview-doctor/"
+"""Below the clips' own, because credentials may be good for those alone."""
 
 CACHE_FOLDERS = 256
 _CACHED = re.compile(r"([0-9a-f]{16})\.mp4")
@@ -57,6 +61,16 @@ def clip_key(request_id: str) -> str:
 def clip_path(request_id: str) -> str:
     """Public URL path of a clip: the key, rooted."""
     return f"/{clip_key(request_id)}"
+
+
+def doctor_key(token: str) -> str:
+    """Bucket key of what `firstview doctor` writes and removes; no clip has a slash in its id."""
+    return f"{DOCTOR_PREFIX}{token}"
+
+
+def doctor_dir(place: Path, token: str) -> Path:
+    """Folder in which `firstview doctor` tries what a file system can do."""
+    return place / f".firstview-doctor-{token}"
 
 
 def short_hash(text: str) -> str:

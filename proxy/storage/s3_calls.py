@@ -81,9 +81,7 @@ class S3Calls:
         self._retries = retries
         self._sending = asyncio.Semaphore(settings.max_uploads)
         self.endpoint = client.meta.endpoint_url
-        host = urlsplit(self.endpoint).hostname or ""
-        asked = settings.bucket_conditional_complete
-        self.conditional_complete = not host.endswith(_R2) if asked is None else asked
+        self.conditional_complete = conditional_complete(self.endpoint, settings)
 
     def again(self, call: str) -> Counter | None:
         """What counts the calls of this kind that are made again, if anything does."""
@@ -270,6 +268,13 @@ class S3Calls:
             return said
 
         return await with_retries(once, self._attempts, on=BucketBusy, again=again)
+
+
+def conditional_complete(endpoint: str, settings: Settings) -> bool:
+    """Whether the condition is sent when the upload of parts is completed."""
+    host = urlsplit(endpoint).hostname or ""
+    asked = settings.bucket_conditional_complete
+    return not host.endswith(_R2) if asked is None else asked
 
 
 def _condition(new: NewObject) -> dict[str, str]:

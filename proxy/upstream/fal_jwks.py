@@ -40,6 +40,11 @@ class FalJwks(SessionOwner):
 
         Raises SourceUnavailable, SourceTimeout, SourceUntrusted.
         """
+        document, _ = await self.fetch_dated()
+        return document
+
+    async def fetch_dated(self) -> tuple[bytes, str | None]:
+        """The same, with the reply's Date field as it came."""
         try:
             # The session's own clock for the status line is set on the inner of the two.
             async with (
@@ -49,7 +54,7 @@ class FalJwks(SessionOwner):
                     self._settings.fal_jwks_url, allow_redirects=False, trace_request_ctx=first_byte
                 ) as response,
             ):
-                return await _read(response)
+                return await _read(response), response.headers.get("Date")
         except FOREIGN as error:
             raise translate(error) from error
 

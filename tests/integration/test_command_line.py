@@ -40,6 +40,7 @@ def test_help_names_every_command_without_loading_what_they_need(tmp_path: Path)
     assert done.returncode == 0
     named = {line.split()[1] for line in done.stdout.splitlines() if line.startswith("│ ")}
     commands = {"serve", "worker", "mirror", "sweep", "import", "demo", "config", "catalog", "jobs"}
+    commands.add("doctor")
     assert commands <= named
     heavy = ("sqlalchemy", "aiohttp", "pydantic", "aiobotocore", "uvloop")
     probe = f"import sys, proxy.cli.main; print([m for m in {heavy} if m in sys.modules])"
@@ -78,3 +79,23 @@ def test_settings_come_as_a_table_or_as_json(tmp_path: Path) -> None:
     assert "environment" in line
     body = json.loads(firstview(tmp_path, "config", "--json").stdout)
     assert {"name", "value", "default", "unit", "sentence", "source"} == set(body[0])
+
+
+def test_only_what_somebody_has_set_is_shown_if_that_is_asked_for(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("FIRSTVIEW_MAX_FILLS=256\nFIRSTVIEW_ADMIN_TOKEN=s3cret\n")
+    done = firstview(tmp_path, "config", "--changed", "--json", FIRSTVIEW_LISTEN=":1")
+    assert done.returncode == 0, done.stderr
+    shown = {line["name"]: (line["value"], line["source"]) for line in json.loads(done.stdout)}
+    assert shown == {
+        "FIRSTVIEW_LISTEN": (":1", "environment"),
+        "FIRSTVIEW_ADMIN_TOKEN": ("********", ".env"),
+        "FIRSTVIEW_MAX_FILLS": (256, ".env"),  # at its default, but somebody wants it so
+    }
+
+
+def test_a_name_that_no_setting_has_is_pointed_out_beside_the_table(tmp_path: Path) -> None:
+    done = firstview(tmp_path, "config", FIRSTVIEW_LISTN=":1")
+    assert done.returncode == 2
+    assert "FIRSTVIEW_LISTEN" in done.stdout
+    assert done.stderr.startswith("FIRSTVIEW_LISTN: there is no such setting")
+    assert "is it FIRSTVIEW_LISTEN?" in done.stderr

@@ -1,0 +1,1 @@
+"""`firstview doctor`: one check a file; each tries, a judgement beside it says what that means."""
