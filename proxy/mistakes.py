@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import io
+import logging
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ _LIKE: Final = 0.6
 """How much of a name must agree with another for it to be meant, perhaps."""
 _DAY: Final = 86400
 _MARK: Final = "\ufeff"
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
 _LARGEST_PUT: Final = 5 * 1024**3
 
 # A Service called "firstview" or "firstview-admin" makes Kubernetes set such names in every pod of
@@ -68,7 +70,8 @@ def explain(error: ValidationError, fields: Mapping[str, FieldInfo]) -> list[str
             lines.extend(text for text in message.split("; ") if text)
         else:
             hidden = _is_secret(fields[field]) or "secret" in found["type"]
-            given = "" if hidden else f" (got {found['input']!r})"
+            value = repr(found["input"])
+            given = "" if hidden or value in message else f" (got {value})"
             lines.extend(f"{variable(field)}: {text}{given}" for text in message.split("; "))
     return lines
 
@@ -166,13 +169,18 @@ def read_file(path: Path) -> EnvFile:
 def _parsed(path: Path, text: str) -> EnvFile:
     from dotenv.parser import parse_stream  # noqa: PLC0415 - only where there is such a file
 
+    # What it would say of each line when the settings are read is said here.
+    logging.getLogger("dotenv.main").setLevel(logging.ERROR)
     values: dict[str, str] = {}
     lines: list[str] = []
     if text.startswith(_MARK):
         lines.append(f"{path}: begins with a byte order mark: save it as UTF-8 without one")
     for binding in parse_stream(io.StringIO(text.removeprefix(_MARK))):
-        at = f"{path}, line {binding.original.line}"
-        if binding.error:
+        text = binding.original.string
+        empty = len(text) - len(text.lstrip("\n"))  # lines above count as the statement's own
+        at = f"{path}, line {binding.original.line + empty}"
+        is_name = binding.key is None or _NAME.fullmatch(binding.key)
+        if binding.error or not is_name:
             lines.append(f"{at}: is no setting: write NAME=value, and # before a comment")
         elif binding.key is not None and binding.value is None:
             lines.append(f"{at}: {binding.key} has no value: write {binding.key}=value")

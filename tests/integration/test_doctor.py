@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 import aiohttp
 import pytest
@@ -24,12 +24,13 @@ from proxy.cli.doctor.public import PublicCheck
 from proxy.cli.doctor.running import Check, run_checks
 from proxy.cli.doctor.s3 import S3Check
 from proxy.clock import Clock
+from proxy.http_dates import http_date
 from proxy.settings import Settings
 from proxy.storage import keys
 from tests.fakes.bucket import Fault, FaultyBucket
-from tests.fakes.fal import Behaviour, FakeFal
+from tests.fakes.fal import Behaviour, FakeFal, make_clip
 from tests.fakes.fal_api import FakeFalApi
-from tests.fakes.webhooks import JWKS_PATH, Signer, publish
+from tests.fakes.webhooks import JWKS_PATH, Signer
 from tests.fixtures.catalog import let_asyncpg_read_its_files
 from tests.fixtures.clock import StandingClock
 from tests.fixtures.origin import MakeOrigin, settings_for
@@ -37,7 +38,7 @@ from tests.fixtures.servers import free_port
 from tests.fixtures.truth import Truth
 from tests.integration.test_command_line import firstview
 
-CLIP = os.urandom(100_000)
+CLIP = make_clip(100_000)
 
 
 async def look(*checks: Check) -> dict[str, Finding]:
@@ -45,6 +46,12 @@ async def look(*checks: Check) -> dict[str, Finding]:
     found = await run_checks(checks)
     several = len(checks) > 1
     return {f"{each.area}/{each.check}" if several else each.check: each for each in found}
+
+
+def dated(fal: FakeFal) -> None:
+    """Publish fal's keys, as fal does: with a Date."""
+    how = Behaviour(headers={"Date": http_date(Clock().now())}, last_modified=None)
+    fal.add(JWKS_PATH, Signer(1).jwks(), how)
 
 
 def wrong(found: dict[str, Finding]) -> dict[str, str]:
@@ -63,7 +70,7 @@ async def all_checks(settings: Settings, url: str | None = None) -> Sequence[Che
 async def test_a_healthy_origin_on_one_machine_has_nothing_to_mend(
     make_origin: MakeOrigin, fal: FakeFal
 ) -> None:
-    publish(fal, Signer(1))
+    dated(fal)
     async with FakeFalApi() as api:
         origin = await make_origin(
             max_connections=100,  # whatever the limits of the machine that runs the tests
@@ -92,7 +99,6 @@ async def test_a_healthy_origin_on_one_machine_has_nothing_to_mend(
         "database/write",
         "fal/webhook keys",
         "fal/key",
-        "fal/clock",
         "public address/health",
         "public address/a clip",
         "public address/a range",
@@ -107,7 +113,9 @@ async def test_a_healthy_set_up_of_servers_has_nothing_to_mend(
     await migrate_catalog(postgres_database)
     settings = settings_for(tmp_path, bucket_url=truth.url, database_url=postgres_database)
     found = await look(S3Check(settings, truth.name, Clock()), DatabaseCheck(settings, 1, Clock()))
-    assert set(wrong(found)) <= {"bucket/lifecycle", "database/latency"}
+    # A machine that tests keep busy is slow, and servers without a history have no rules.
+    slow = {"database/latency", "database/clock", "bucket/clock"}
+    assert set(wrong(found)) <= {"bucket/lifecycle"} | slow
     assert {"bucket/remove", "database/write", "database/connections"} <= found.keys()
     assert truth.keys() == []
     assert truth.uploads() == []
@@ -151,7 +159,7 @@ def test_wrong_settings_are_listed_and_nothing_else_is_tried(tmp_path: Path) -> 
         tmp_path, "doctor", FIRSTVIEW_MAX_FILLS="0", FIRSTVIEW_LISTN=":1", FIRSTVIEW_LISTEN="x"
     )
     assert done.returncode == 2
-    assert done.stdout.count("fails") == 4  # and once in the sum
+    assert done.stdout.count("  fails  ") == 3
     assert "is it FIRSTVIEW_LISTEN?" in done.stdout
     assert "data directory" not in done.stdout
 
@@ -242,7 +250,7 @@ async def test_a_store_that_nobody_runs_is_named(
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{free_port()}")
     found = await look(s3)
     assert "AWS_ENDPOINT_URL_S3" in found["list"].advice
-    assert found["after list"].mark is Mark.UNCHECKED
+    assert found["the rest"].mark is Mark.UNCHECKED
 
 
 async def test_a_skewed_clock_is_seen_by_the_stores_date(
@@ -256,26 +264,32 @@ async def test_a_skewed_clock_is_seen_by_the_stores_date(
 
 
 @pytest.mark.parametrize(
-    ("operation", "check", "right"),
+    "missing",
     [
-        ("ListObjectsV2", "list", "s3:ListBucket"),
-        ("PutObject", "write", "s3:PutObject"),
-        ("HeadObject", "look", "s3:GetObject"),
-        ("GetObject", "range", "s3:GetObject"),
-        ("DeleteObject", "remove", "s3:DeleteObject"),
-        ("CreateMultipartUpload", "upload in parts", "s3:PutObject"),
-        ("ListParts", "list parts", "s3:ListMultipartUploadParts"),
-        ("ListMultipartUploads", "list uploads", "s3:ListBucketMultipartUploads"),
-        ("AbortMultipartUpload", "abort", "s3:AbortMultipartUpload"),
+        # Each set can be found in one round.
+        {
+            "HeadObject": ("look", "s3:GetObject"),
+            "GetObject": ("range", "s3:GetObject"),
+            "ListParts": ("list parts", "s3:ListMultipartUploadParts"),
+            "ListMultipartUploads": ("list uploads", "s3:ListBucketMultipartUploads"),
+            "AbortMultipartUpload": ("abort", "s3:AbortMultipartUpload"),
+            "DeleteObject": ("remove", "s3:DeleteObject"),
+        },
+        {
+            "ListObjectsV2": ("list", "s3:ListBucket"),
+            "PutObject": ("write", "s3:PutObject"),
+            "CreateMultipartUpload": ("upload in parts", "s3:PutObject"),
+        },
     ],
 )
-async def test_the_right_that_is_missing_is_named(
-    s3: S3Check, faulty_bucket: FaultyBucket, operation: str, check: str, right: str
+async def test_each_right_that_is_missing_is_named(
+    s3: S3Check, faulty_bucket: FaultyBucket, missing: dict[str, tuple[str, str]]
 ) -> None:
-    faulty_bucket.faults.append(Fault(operation=operation, status=403, times=1))
+    faulty_bucket.faults += [Fault(operation=name, status=403) for name in missing]
     found = await look(s3)
-    assert found[check].mark is Mark.FAILS
-    assert right in found[check].advice
+    for check, right in missing.values():
+        assert found[check].mark is Mark.FAILS
+        assert right in found[check].advice
 
 
 async def test_what_cannot_be_removed_is_named(
@@ -303,7 +317,7 @@ async def test_r2s_peace_between_two_writes_is_kept(s3: S3Check, r2_bucket: Faul
     r2_bucket.rules._between = 0.05
     settings = s3.settings.model_copy(update={"bucket_conditional_complete": False})
     found = await look(S3Check(settings, s3.bucket, Clock(), pause=0.06))
-    assert set(wrong(found)) <= {"lifecycle"}
+    assert set(wrong(found)) <= {"lifecycle", "clock"}
     assert found["conditional write"].mark is Mark.OK
     wanted = await look(S3Check(s3.settings, s3.bucket, Clock(), pause=0.06))
     assert "FIRSTVIEW_BUCKET_CONDITIONAL_COMPLETE=false" in wanted["conditional upload"].advice
@@ -371,7 +385,7 @@ async def test_an_old_sqlite_is_no_reason_to_worry(tmp_path: Path) -> None:
 
 
 async def test_a_key_that_fal_refuses_is_named(fal: FakeFal) -> None:
-    publish(fal, Signer(1))
+    dated(fal)
     async with FakeFalApi() as api:
         settings = settings_for(
             Path("data"),
@@ -395,7 +409,7 @@ async def test_keys_that_are_none_are_named(fal: FakeFal, body: bytes) -> None:
 
 
 async def test_a_clock_that_is_off_would_refuse_fals_webhooks(fal: FakeFal) -> None:
-    publish(fal, Signer(1))
+    dated(fal)
     settings = settings_for(Path("d"), fal_jwks_url=fal.url(JWKS_PATH))
     clock = StandingClock()
     clock.go(days=3650)
@@ -441,7 +455,7 @@ class _Edge:
         self._runner: web.ServerRunner | None = None
         self.url = ""
 
-    async def __aenter__(self) -> _Edge:
+    async def __aenter__(self) -> Self:
         self._runner = web.ServerRunner(web.Server(self._answer))
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()

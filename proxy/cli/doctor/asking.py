@@ -63,7 +63,9 @@ class Viewer:
         except aiohttp.ClientConnectorCertificateError as error:
             return Answer(0, problem=f"its certificate is not good: {error.certificate_error}")
         except aiohttp.ClientConnectorError as error:
-            return Answer(0, problem=f"{error.host}:{error.port}: {error.strerror or error.os_error}")
+            return Answer(
+                0, problem=f"{error.host}:{error.port}: {error.strerror or error.os_error}"
+            )
         except TimeoutError:
             return Answer(0, problem=f"no answer within {_LONGEST:g} s")
         except (aiohttp.ClientError, OSError, ValueError) as error:

@@ -16,7 +16,7 @@ _WARN: Final = 5.0
 _STORES: Final = 15 * 60.0
 """S3 refuses what was signed further away (RequestTimeTooSkewed)."""
 
-_MEND: Final = "let chrony or systemd-timesyncd set this machine's clock"
+MEND_CLOCK: Final = "let chrony or systemd-timesyncd set this machine's clock"
 
 
 def judge_date(date: str | None, now: datetime, whose: str, tolerance: float = _STORES) -> Verdict:
@@ -36,5 +36,5 @@ def judge_skew(skew: float, whose: str, tolerance: float = _STORES) -> Verdict:
         return fine(f"agrees with {whose}")
     seen = f"ours is {abs(skew):,.0f} s {'ahead of' if skew > 0 else 'behind'} {whose}'s"
     if abs(skew) > tolerance:
-        return failure(f"{seen}, and {tolerance:,.0f} s are the most that works", _MEND)
-    return warning(seen, f"{_MEND}: signatures, links and leases depend on it")
+        return failure(f"{seen}, and {tolerance:,.0f} s are the most that works", MEND_CLOCK)
+    return warning(seen, f"{MEND_CLOCK}: signatures, links and leases depend on it")

@@ -79,9 +79,11 @@ def checks_of(settings: Settings, clock: Clock, url: str | None = None) -> list[
 
 def examine(checks: Sequence[Check]) -> list[Finding]:
     """Run them, with a display where a person watches."""
-    with Display([check.area for check in checks]) as display:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(run_checks(checks, told=display.told))
+    with (
+        Display([check.area for check in checks]) as display,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        return runner.run(run_checks(checks, told=display.told))
 
 
 def _bucket_check(settings: Settings, clock: Clock) -> Check:

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Final
 
 from proxy.cli.doctor.file_systems import judge_call, judge_kind, kind_of, try_all
-from proxy.cli.doctor.finding import Notes, Verdict, failure, fine, unchecked, warning
+from proxy.cli.doctor.finding import Notes, Verdict, failure, fine, size, unchecked, warning
 from proxy.cli.doctor.running import apart
-from proxy.cli.words import size
 from proxy.settings import Settings
 from proxy.storage import keys
 from proxy.storage.free_space import free_bytes
@@ -40,6 +39,10 @@ class DataDirCheck:
         notes.trying("looking")
         place = await apart(lambda: nearest(directory))
         there = place == directory
+        if (blocking := await apart(lambda: obstacle(directory, place))) is not None:
+            mend = "move it away, or set FIRSTVIEW_DATA_DIR to another place"
+            notes.add("writable", failure(f"{blocking} is there, and is no folder", mend))
+            return
         made = "" if there else f" is not there yet: `firstview serve` makes it in {place}"
         kind = await apart(lambda: kind_of(os.path.realpath(place), _mounts()))
         notes.trying("writing")
@@ -65,6 +68,13 @@ def nearest(directory: Path) -> Path:
     while not directory.is_dir() and directory != directory.parent:
         directory = directory.parent
     return directory
+
+
+def obstacle(directory: Path, place: Path) -> Path | None:
+    """What is in the way of a directory below its `nearest` one: no folder, though it is there."""
+    below = directory.relative_to(place).parts[:1]
+    first = place.joinpath(*below)
+    return first if below and os.path.lexists(first) else None
 
 
 def _try(place: Path) -> dict[str, OSError | None] | OSError:

@@ -1,4 +1,4 @@
-"""The catalog's database: whether it opens, at which schema, whether it can be written to, how fast.
+"""The catalog's database: whether it opens, its schema, whether it can be written to, its pace.
 
 Belongs here: the order of questions. Must not know: how a database is connected to, or what the
 answers mean (`database_words.py`).

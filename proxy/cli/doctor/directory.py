@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from proxy.cli.doctor.data_dir import nearest
+from proxy.cli.doctor.data_dir import nearest, obstacle
 from proxy.cli.doctor.finding import Notes, Verdict, failure, fine, unchecked, warning
 from proxy.cli.doctor.running import apart
 from proxy.errors import BucketError, ObjectConflict
@@ -29,7 +29,6 @@ from proxy.storage.opening import open_bucket
 
 _BYTES: Final = 4096
 _START, _STOP = 1000, 3000
-_REST: Final = "write, conditional write, look, range, remove"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +45,16 @@ class DirectoryCheck:
         notes.trying("open")
         place = await apart(lambda: nearest(root))
         if place != root:
-            may = await apart(lambda: os.access(place, os.W_OK | os.X_OK))
+            may = await apart(
+                lambda: obstacle(root, place) is None and os.access(place, os.W_OK | os.X_OK)
+            )
             seen = f"{root} is not there yet"
             mend = "let the user that runs firstview write there, or set FIRSTVIEW_BUCKET_URL"
             made = fine(f"{seen}: `firstview serve` makes it")
-            notes.add("open", made if may else failure(f"{seen}, and {place} is closed to us", mend))
-            notes.add(_REST, unchecked("there is no bucket yet"))
+            notes.add(
+                "open", made if may else failure(f"{seen}, and {place} is closed to us", mend)
+            )
+            notes.add("the rest", unchecked("write, conditional write, look, range, remove"))
             return
         notes.add("kind", await apart(lambda: _judge_disk(place, self.settings.data_dir)))
         folder = keys.doctor_dir(root, secrets.token_hex(8))
@@ -60,7 +63,7 @@ class DirectoryCheck:
         except (BucketError, OSError) as error:
             mend = f"let the user that runs firstview (here {os.geteuid()}) write there"
             notes.add(notes.step, failure(f"{error}", f"{mend}, or set FIRSTVIEW_BUCKET_URL"))
-            notes.add(f"after {notes.step}", unchecked("the bucket cannot be used"))
+            notes.add("the rest", unchecked("the bucket cannot be used"))
         finally:
             await apart(lambda: shutil.rmtree(folder, ignore_errors=True))
 

@@ -56,7 +56,9 @@ class FalCheck:
                 "let this machine reach FIRSTVIEW_FAL_JWKS_URL; until then webhooks are answered"
                 " 503, and fal sends them again"
             )
-            notes.add("webhook keys", failure(f"{self.settings.fal_jwks_url}: {error.detail}", mend))
+            notes.add(
+                "webhook keys", failure(f"{self.settings.fal_jwks_url}: {error.detail}", mend)
+            )
             notes.add("clock", unchecked("fal could not be asked"))
         except BadKeySet as error:
             mend = "correct FIRSTVIEW_FAL_JWKS_URL, or unset it"

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from pydantic import ByteSize
+
 
 class Mark(StrEnum):
     """How something is."""
@@ -23,7 +25,7 @@ class Mark(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that was looked at. `advice` names the setting and the fix; "" where all is well."""
+    """One thing that was looked at; `advice` names setting and fix, "" where all is well."""
 
     area: str
     check: str
@@ -59,6 +61,11 @@ def failure(seen: str, advice: str) -> Verdict:
 def unchecked(seen: str, advice: str = "") -> Verdict:
     """It could not be looked at; `seen` says why."""
     return Verdict(Mark.UNCHECKED, seen, advice)
+
+
+def size(count: int) -> str:
+    """Bytes in the units that settings are written in: `20.0GiB`."""
+    return ByteSize(count).human_readable()
 
 
 class Notes:

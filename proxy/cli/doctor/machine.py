@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from proxy.cli.doctor.finding import Notes, Verdict, failure, fine, warning
+from proxy.cli.doctor.finding import Notes, Verdict, failure, fine, size, warning
 from proxy.cli.doctor.running import apart
-from proxy.cli.words import size
 from proxy.settings import MOST_WORKERS, Settings
 
 _OWN: Final = 256
@@ -72,7 +71,9 @@ def judge_descriptors(hard: int, settings: Settings) -> Verdict:
         return fine(f"{'any number' if hard < 0 else hard} for each process, {wanted} are enough")
     seen = f"{hard} for each process; {settings.max_connections} connections and what they need"
     if hard < viewers:
-        return failure(f"{seen} take {viewers}: further viewers would be refused by the kernel", mend)
+        return failure(
+            f"{seen} take {viewers}: further viewers would be refused by the kernel", mend
+        )
     return warning(f"{seen} take {wanted} with all clips that are kept open", mend)
 
 

@@ -162,7 +162,9 @@ def _not_the_clip(answer: Answer) -> Verdict:
     if answer.status == 0:
         return failure(f"{seen}: {answer.problem}", "see firstview's log")
     if answer.status in {404, 410}:
-        mend = f"see that {answer.field('server') or 'what answers'} has the same catalog and bucket"
+        mend = (
+            f"see that {answer.field('server') or 'what answers'} has the same catalog and bucket"
+        )
         return failure(seen, mend)
     return failure(seen, "see firstview's log, and what stands in front of it")
 

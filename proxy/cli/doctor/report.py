@@ -39,7 +39,7 @@ def as_dict(findings: Sequence[Finding], seconds: float) -> dict[str, Any]:
     counts = Counter(finding.mark for finding in findings)
     return {
         "healthy": exit_code(findings) == 0,
-        "counts": {mark: counts[mark] for mark in Mark},
+        "counts": {mark.value: counts[mark] for mark in Mark},
         "seconds": round(seconds, 3),
         "findings": [asdict(finding) for finding in findings],
     }
@@ -57,9 +57,10 @@ def lines(
     findings: Sequence[Finding], seconds: float, width: int | None
 ) -> Iterator[tuple[str, str]]:
     """Each line and its colour; wrapped at `width` columns, None: as long as they are."""
-    names = max((len(finding.check) for finding in findings), default=0)
-    for area, group in groupby(findings, key=lambda finding: finding.area):
+    for area, found in groupby(findings, key=lambda finding: finding.area):
         yield area, "bold"
+        group = list(found)
+        names = max(len(finding.check) for finding in group)
         for finding in group:
             start = f"  {finding.mark:<{_MARKS}}  {finding.check:<{names}}  "
             yield from _wrapped(start, finding.seen, width, _STYLES[finding.mark])

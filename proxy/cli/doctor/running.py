@@ -52,7 +52,7 @@ async def run_checks(
 
 
 def _book(check: Check, told: Callable[[Notes, bool], None]) -> Notes:
-    notes = Notes(check.area, lambda: told(notes, False))  # noqa: FBT003 - has not ended
+    notes = Notes(check.area, lambda: told(notes, False))
     return notes
 
 
@@ -75,9 +75,11 @@ async def _bounded(
         notes.add(notes.step or "trying", failure(error.detail, ""))
     except Exception as error:  # noqa: BLE001 - one check that breaks must not hide the others
         text = f"the check itself broke: {type(error).__name__}: {error}"
-        notes.add(notes.step or "trying", failure(text, "this is a mistake in firstview: report it"))
+        notes.add(
+            notes.step or "trying", failure(text, "this is a mistake in firstview: report it")
+        )
     finally:
-        told(notes, True)  # noqa: FBT003 - has ended
+        told(notes, True)
 
 
 async def apart(work: Callable[[], T]) -> T:

@@ -60,7 +60,7 @@ class S3Check:
                 except BucketError as error:
                     step = notes.step
                     notes.add(step, judge_silence(error, probe.endpoint))
-                    notes.add(f"after {step}", unchecked("the store stopped answering"))
+                    notes.add("the rest", unchecked("the store does not answer"))
                 finally:
                     await trial.clean_up()
         except BucketError as error:
@@ -83,7 +83,7 @@ class Trial:
         """Make the calls, each of which needs those before it."""
         if not await self._reach():
             rest = "write, conditional write, look, range, link, upload in parts, remove"
-            self._add(rest, unchecked("the bucket cannot be reached or used"))
+            self._add("the rest", unchecked(rest))
             return
         if await self._write():
             await self._read()

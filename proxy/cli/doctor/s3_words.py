@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from typing import Final
 
+from proxy.cli.doctor.clocks import MEND_CLOCK
 from proxy.cli.doctor.finding import Verdict, failure, fine, unchecked, warning
 from proxy.errors import FirstviewError
 from proxy.storage.s3_probe import Reply
@@ -43,33 +44,48 @@ def judge_silence(error: FirstviewError, endpoint: str) -> Verdict:
 
 def judge_refusal(reply: Reply, right: str, bucket: str, endpoint: str) -> Verdict:
     """Judge a request that was not done; `right` is what IAM calls the permission for it."""
-    seen = f"the store answers {reply.said}"
-    if reply.code in _BAD_KEYS or reply.status == 401:  # noqa: PLR2004
-        return failure(seen, f"{_KEYS}: the store at {endpoint} does not take them")
-    if reply.code == "RequestTimeTooSkewed":
-        return failure(seen, "let chrony or systemd-timesyncd set this machine's clock")
-    if reply.code == "NoSuchBucket":
-        return failure(
-            f"{seen}: there is no bucket {bucket!r} at {endpoint}",
-            "create it, or correct FIRSTVIEW_BUCKET_URL or AWS_ENDPOINT_URL_S3",
-        )
-    if reply.code in _ELSEWHERE or reply.status in {301, 307}:
-        return failure(
-            f"{seen}: the bucket is in another region",
-            "set AWS_REGION to the bucket's own (auto for R2)",
-        )
-    if reply.status == 403:  # noqa: PLR2004
-        return failure(
-            f"{seen}: the credentials may not do this",
-            f"allow them {right} on {bucket} (R2: a token with Object Read & Write on it)",
-        )
-    if reply.code in _UNSUPPORTED or reply.status == 501:  # noqa: PLR2004
-        return failure(f"{seen}: this store does not know it", "use a store with the whole S3 API")
-    if reply.status == 404:  # noqa: PLR2004
-        return failure(
-            f"{seen}, though it was just written", "use a store that reads its own writes"
-        )
-    return failure(seen, "try again; if it stays so, ask whoever runs the store")
+    why, mend = _refusal(reply, right, bucket, endpoint)
+    return failure(f"the store answers {reply.said}{why}", mend)
+
+
+def _refusal(reply: Reply, right: str, bucket: str, endpoint: str) -> tuple[str, str]:
+    """Why, as far as that is not said by status and code, and what to do; the first that fits."""
+    code, status = reply.code, reply.status
+    meanings = (
+        (
+            code in _BAD_KEYS or status == 401,  # noqa: PLR2004
+            (": it does not take these credentials", f"{_KEYS} for {endpoint}"),
+        ),
+        (code == "RequestTimeTooSkewed", (": this machine's clock is off", MEND_CLOCK)),
+        (
+            code == "NoSuchBucket",
+            (
+                f": there is no bucket {bucket!r} at {endpoint}",
+                "create it, or correct FIRSTVIEW_BUCKET_URL or AWS_ENDPOINT_URL_S3",
+            ),
+        ),
+        (
+            code in _ELSEWHERE or status in {301, 307},
+            (": the bucket is in another region", "set AWS_REGION to its own (auto for R2)"),
+        ),
+        (
+            status == 403,  # noqa: PLR2004
+            (
+                ": the credentials may not do this",
+                f"allow them {right} on {bucket} (R2: a token with Object Read & Write on it)",
+            ),
+        ),
+        (
+            code in _UNSUPPORTED or status == 501,  # noqa: PLR2004
+            (": this store does not know it", "use a store with the whole S3 API"),
+        ),
+        (
+            status == 404,  # noqa: PLR2004
+            (", though it was just written", "use a store that reads its own writes"),
+        ),
+    )
+    busy = ("", "try again; if it stays so, ask whoever runs the store")
+    return next((meaning for fits, meaning in meanings if fits), busy)
 
 
 def judge_second_put(reply: Reply) -> Verdict | None:

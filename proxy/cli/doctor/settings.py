@@ -69,7 +69,7 @@ def judge(settings: Settings) -> Iterator[tuple[str, Verdict]]:
         yield (
             "viewers",
             warning(
-                "FIRSTVIEW_MAX_VIEWERS is more than FIRSTVIEW_MAX_CONNECTIONS, and is never reached",
+                "FIRSTVIEW_MAX_VIEWERS is more than FIRSTVIEW_MAX_CONNECTIONS: never reached",
                 "lower the one or raise the other",
             ),
         )
