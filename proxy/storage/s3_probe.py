@@ -15,7 +15,7 @@ import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import aiohttp
 from botocore.exceptions import ClientError
@@ -25,11 +25,8 @@ from proxy.errors import BucketRefused
 from proxy.settings import Settings
 from proxy.storage import http
 from proxy.storage.presign import Presigner
-from proxy.storage.s3_client import mapped_errors, open_client
+from proxy.storage.s3_client import Opened, mapped_errors, open_client
 from proxy.storage.s3_errors import error_code
-
-if TYPE_CHECKING:
-    from types_aiobotocore_s3.client import S3Client
 
 _LONGEST = 10.0
 """Seconds of one request."""
@@ -60,16 +57,15 @@ class Reply:
 class S3Probe:
     """One bucket. Each method raises BucketUnavailable or BucketRefused where nobody answered."""
 
-    def __init__(
-        self, client: S3Client, signer: Presigner, session: aiohttp.ClientSession, bucket: str
-    ) -> None:
+    def __init__(self, opened: Opened, session: aiohttp.ClientSession, bucket: str) -> None:
         """Take the clients, which stay the caller's."""
-        self._client = client
-        self._signer = signer
+        self._client = opened.client
+        self._signer = Presigner(opened.client, opened.credentials, bucket)
+        self._tls = opened.tls
         self._session = session
         self._bucket = bucket
-        self.endpoint = client.meta.endpoint_url
-        self.region = client.meta.region_name
+        self.endpoint = opened.client.meta.endpoint_url
+        self.region = opened.client.meta.region_name
 
     async def list(self, prefix: str = "", most: int = 1) -> Reply:
         """Ask for keys; see `keys_of`."""
@@ -190,6 +186,7 @@ class S3Probe:
                 URL(url, encoded=True),
                 data=body,
                 headers=headers,
+                ssl=self._tls,
                 allow_redirects=False,
                 skip_auto_headers=_UNSIGNED,
                 timeout=aiohttp.ClientTimeout(total=_LONGEST),
@@ -212,7 +209,8 @@ def keys_of(reply: Reply) -> list[tuple[str, datetime]]:
 async def open_probe(bucket: str, settings: Settings) -> AsyncIterator[S3Probe]:
     """Make the clients as `S3Bucket` does, but impatient: two tries of a few seconds.
 
-    Raises BucketRefused if what is configured makes no client.
+    Raises BucketRefused if what is configured makes no client, SettingsError for certificates that
+    are none.
     """
     hasty = settings.model_copy(
         update={
@@ -224,7 +222,7 @@ async def open_probe(bucket: str, settings: Settings) -> AsyncIterator[S3Probe]:
     async with contextlib.AsyncExitStack() as stack:
         session = await stack.enter_async_context(http.new_session())
         try:
-            client, credentials = await stack.enter_async_context(open_client(hasty))
+            opened = await stack.enter_async_context(open_client(hasty))
         except ValueError as error:  # botocore's word for an endpoint that is no URL
             raise BucketRefused(f"no S3 client can be made: {error}") from error
-        yield S3Probe(client, Presigner(client, credentials, bucket), session, bucket)
+        yield S3Probe(opened, session, bucket)

@@ -26,7 +26,7 @@ from proxy.cli.doctor.s3_words import (
     judge_silence,
 )
 from proxy.clock import Clock
-from proxy.errors import BucketError
+from proxy.errors import BucketError, SettingsError
 from proxy.settings import Settings
 from proxy.storage import keys
 from proxy.storage.s3_calls import conditional_complete
@@ -65,6 +65,8 @@ class S3Check:
                     await trial.clean_up()
         except BucketError as error:
             notes.add("client", judge_silence(error, ""))
+        except SettingsError as error:
+            notes.add("client", failure(error.detail, "correct AWS_CA_BUNDLE, or unset it"))
 
 
 @dataclass(slots=True)
