@@ -97,6 +97,7 @@ def _split_list(value: object) -> object:
 
 
 Seconds = Annotated[float, BeforeValidator(parse_duration), Field(gt=0, le=_LONGEST)]
+Delay = Annotated[float, BeforeValidator(parse_duration), Field(ge=0, le=_LONGEST)]
 Address = Annotated[str, BeforeValidator(_check_address)]
 Workers = Annotated[int | Literal["auto"], PlainValidator(parse_workers)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_list)]
@@ -348,9 +349,12 @@ class Settings(BaseSettings):
     )
     max_line_bytes: Size = _setting("16KiB", "Longest request line or header field.")
     max_header_bytes: Size = _setting("128KiB", "Longest request header in all.")
-    drain_timeout: Seconds = _setting(
-        "30s", "Time that replies and fills get to finish when the process is told to stop."
+    drain_delay: Delay = _setting(
+        "0s",
+        "Time after SIGTERM in which connections are still accepted and `/readyz` says no, for load"
+        " balancers to notice.",
     )
+    drain_timeout: Seconds = _setting("30s", "Time that replies and fills then get to finish.")
     replace_timeout: Seconds = _setting(
         "10m", "Time that replies get to finish in a worker that SIGHUP has replaced."
     )

@@ -14,7 +14,9 @@ from proxy.app.corridor import Corridor, cancel, open_corridor
 from proxy.app.doors import Doors
 from proxy.app.figures import Crew, Figures
 from proxy.app.grace import Grace
+from proxy.app.health import Health, Stage, Supervised
 from proxy.app.labour import Labour, open_labour
+from proxy.app.leaving import Leaving
 from proxy.app.listeners import Listening, Sockets, listen, listen_admin
 from proxy.app.places import Places, open_places
 from proxy.catalog.engine import Catalog
@@ -50,11 +52,12 @@ class App:
         seat: Seat = ALONE,
         sockets: Sockets = NO_SOCKETS,
         crew: Crew | None = None,
+        supervised: Supervised | None = None,
     ) -> None:
         """Take the settings; use `running`.
 
         A process that serves beside others is given its seat, the listening sockets that it shares
-        with them, and the way to what all of them have counted.
+        with them, the way to what all of them have counted, and what it knows of its supervisor.
         """
         self.settings = settings
         self.seat = seat
@@ -65,26 +68,34 @@ class App:
         self._places: Places | None = None
         self._corridor: Corridor | None = None
         self._labour: Labour | None = None
-        self._listening = Listening(None, 0, 0)
+        self._admin = contextlib.AsyncExitStack()
+        self.admin_port = 0
+        """Port of the admin listener, 0 without one."""
         self._grace = Grace(settings.drain_timeout, self.clock)
+        self._health = Health(settings, self.clock, supervised)
+        self.leaving = Leaving(self._health, self._grace, self.clock)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[App]:
-        """Start everything, and stop it in the opposite order. Raises what is misconfigured."""
+        """Start everything, and stop it in the opposite order. Raises what is misconfigured.
+
+        The probes are answered from before the first viewer until after the last one.
+        """
         async with contextlib.AsyncExitStack() as stack:
             works = self.settings.worker
             await self._open(stack, has_viewers=True, works=works, sweeps=works)
-            self._listening = await stack.enter_async_context(
+            await self._open_admin(stack)
+            self.leaving.listening = await stack.enter_async_context(
                 listen(
                     self.places,
                     self.corridor,
                     self.labour,
                     self._grace,
-                    sockets=self._sockets,
-                    crew=self._crew,
+                    sockets=self._sockets.public,
                 )
             )
-            stack.callback(self._grace.begin)
+            stack.callback(self._end)
+            self._health.stage = Stage.SERVING
             yield self
 
     @contextlib.asynccontextmanager
@@ -99,11 +110,9 @@ class App:
         async with contextlib.AsyncExitStack() as stack:
             await self._open(stack, has_viewers=False, works=works, sweeps=sweeps, on_done=on_done)
             if sweeps:
-                admin = await stack.enter_async_context(
-                    listen_admin(self.places, self.corridor, self.labour)
-                )
-                self._listening = Listening(None, 0, admin)
-            stack.callback(self._grace.begin)
+                await self._open_admin(stack)
+            stack.callback(self._end)
+            self._health.stage = Stage.SERVING
             yield self
 
     async def _open(
@@ -133,6 +142,31 @@ class App:
                 on_done=on_done,
             )
         )
+        self.leaving.take(self._corridor, self._labour)
+
+    async def _open_admin(self, stack: contextlib.AsyncExitStack) -> None:
+        self._health.watch(self.places, self.corridor)
+        stack.callback(self._health.close)
+        await stack.enter_async_context(self._admin)
+        self.admin_port = await self._admin.enter_async_context(
+            listen_admin(
+                self.places,
+                self.corridor,
+                self.labour,
+                self._health,
+                sockets=self._sockets.admin,
+                crew=self._crew,
+            )
+        )
+        stack.push_async_callback(self.leaving.finish)
+
+    async def close_admin(self) -> None:
+        """Answer the owner no more: another process does, on the same socket."""
+        await self._admin.aclose()
+
+    def _end(self) -> None:
+        self.leaving.announce()
+        self._grace.begin()
 
     def take_longer(self, seconds: float) -> None:
         """Let replies and fills finish within so many seconds, not within the drain timeout."""
@@ -155,9 +189,13 @@ class App:
     @property
     def doors(self) -> Doors:
         """Where it accepts connections."""
-        if self._listening.public is None:
+        return self._public.doors
+
+    @property
+    def _public(self) -> Listening:
+        if self.leaving.listening is None:
             raise AssertionError("the application has no public listener")
-        return self._listening.public
+        return self.leaving.listening
 
     @property
     def places(self) -> Places:
@@ -183,12 +221,7 @@ class App:
     @property
     def public_port(self) -> int:
         """Port of the public listener."""
-        return self._listening.public_port
-
-    @property
-    def admin_port(self) -> int:
-        """Port of the admin listener."""
-        return self._listening.admin_port
+        return self._public.port
 
     @property
     def catalog(self) -> Catalog:

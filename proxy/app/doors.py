@@ -32,12 +32,19 @@ class Doors:
         self._closed = False
 
     async def open(self, name: int, sockets: Iterable[socket.socket]) -> int:
-        """Accept from these sockets, which stay the caller's; returns their port."""
+        """Accept from these sockets, which stay the caller's; returns their port.
+
+        Raises SettingsError if another process listens there.
+        """
         loop, port = asyncio.get_running_loop(), 0
         servers = self._open.setdefault(name, [])
         for one in sockets:
             copy = one.dup()
-            server = await loop.create_server(self._listener, sock=copy, backlog=_BACKLOG)
+            try:
+                server = await loop.create_server(self._listener, sock=copy, backlog=_BACKLOG)
+            except OSError as error:
+                address = self._listener.settings.listen
+                raise cannot_listen("FIRSTVIEW_LISTEN", address, error) from error
             port = copy.getsockname()[1]
             servers.append(server)
             if self._closed or self._open.get(name) is not servers:  # shut meanwhile

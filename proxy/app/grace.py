@@ -30,6 +30,12 @@ class Grace:
         """Stopping begins now."""
         self._end = self._clock.monotonic() + self._seconds
 
+    def cut(self) -> None:
+        """Nothing is left of it, but for what every part gets."""
+        self._seconds = 0.0
+        if self._end is not None:
+            self.begin()
+
     @property
     def left(self) -> float:
         """Seconds that a part may take from now on."""

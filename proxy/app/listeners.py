@@ -10,6 +10,7 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Final
 
 from aiohttp import web
 
@@ -17,6 +18,7 @@ from proxy.app.corridor import Corridor
 from proxy.app.doors import OWN_DOOR, Doors
 from proxy.app.figures import Crew, Figures
 from proxy.app.grace import Grace
+from proxy.app.health import Health
 from proxy.app.labour import Labour
 from proxy.app.places import Places
 from proxy.catalog.search import Search
@@ -30,9 +32,13 @@ from proxy.web.admin import Admin
 from proxy.web.gate import Gate
 from proxy.web.hits import Hits
 from proxy.web.listener import Listener
+from proxy.web.probes import Probes
 from proxy.web.public import Public
 from proxy.web.videos import Videos
 from proxy.web.webhooks import Webhooks
+
+_SHUTDOWN: Final = 5.0
+"""Seconds that what the owner has asked for last gets to be answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +51,11 @@ class Sockets:
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    """Where the listeners are. `public` is None in a process without viewers, a port 0 there."""
+    """The open public listener: where it accepts, what it makes of that, and its port."""
 
-    public: Doors | None
-    public_port: int
-    admin_port: int
+    doors: Doors
+    listener: Listener
+    port: int
 
 
 @contextlib.asynccontextmanager
@@ -59,10 +65,9 @@ async def listen(
     labour: Labour,
     grace: Grace,
     *,
-    sockets: Sockets,
-    crew: Crew | None,
+    sockets: tuple[socket.socket, ...] = (),
 ) -> AsyncIterator[Listening]:
-    """Open both listeners; the public one lets its replies finish at the end.
+    """Open the public listener, which lets its replies finish at the end.
 
     Raises SettingsError for an address that cannot be had.
     """
@@ -81,14 +86,11 @@ async def listen(
         stack.push_async_callback(lambda: listener.shutdown(grace.left))
         doors = Doors(listener)
         stack.callback(doors.close)
-        if sockets.public:
-            port = await doors.open(OWN_DOOR, sockets.public)
+        if sockets:
+            port = await doors.open(OWN_DOOR, sockets)
         else:
             port = await doors.open_address(OWN_DOOR, settings)
-        admin = await stack.enter_async_context(
-            listen_admin(places, corridor, labour, sockets=sockets.admin, crew=crew)
-        )
-        yield Listening(doors, port, admin)
+        yield Listening(doors, listener, port)
 
 
 @contextlib.asynccontextmanager
@@ -123,6 +125,7 @@ async def listen_admin(
     places: Places,
     corridor: Corridor,
     labour: Labour,
+    health: Health,
     *,
     sockets: tuple[socket.socket, ...] = (),
     crew: Crew | None = None,
@@ -141,11 +144,11 @@ async def listen_admin(
         locator=corridor.locator,
         clock=places.clock,
         figures=figures.written,
-        ready=places.catalog.ping,  # hits need no catalog; everything else does
+        probes=Probes(health.alive, health.ready),
         allowed=lambda url: check_url(url, policy),
         wake=labour.worker.wake,
     )
-    runner = web.AppRunner(admin.app(), access_log=None)
+    runner = web.AppRunner(admin.app(), access_log=None, shutdown_timeout=_SHUTDOWN)
     await runner.setup()
     try:
         sites: list[web.BaseSite] = [web.SockSite(runner, one.dup()) for one in sockets]

@@ -61,7 +61,9 @@ def _options(
 def serve() -> None:
     """Run the origin until SIGTERM or Ctrl-C, then let replies and fills finish.
 
-    A second Ctrl-C ends it at once, which loses nothing.
+    A second SIGTERM ends them now, in good order, with exit code 143; a second Ctrl-C ends the
+    process at once, with 130. Neither loses anything. SIGHUP replaces the serving processes one by
+    one, without a gap, by new ones that read the settings anew.
     """
     from proxy import settings
     from proxy.cli import lean
@@ -70,7 +72,7 @@ def serve() -> None:
     lean.without_tables()
     from proxy.cli import serve as command
 
-    command.run(read)
+    raise typer.Exit(command.run(read))
 
 
 @app.command(rich_help_panel=_SERVING)
@@ -87,7 +89,7 @@ def worker() -> None:
     lean.without_tables()
     from proxy.cli import worker as command
 
-    command.run(read)
+    raise typer.Exit(command.run(read))
 
 
 @app.command(rich_help_panel=_OWNING)

@@ -7,12 +7,14 @@ or how it stops.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final, TypeVar
 
+import structlog
 import uvloop
 
 from proxy.settings import Settings
@@ -24,22 +26,31 @@ _BY_SIGNAL: Final = 128
 """A process that a signal ended has this and the signal's number as its exit code, in shells."""
 _SHOW_CURSOR: Final = "\x1b[?25h"
 
+log = structlog.get_logger()
+
 
 class Stop(asyncio.Event):
     """Set by the first SIGTERM or Ctrl-C; a second Ctrl-C ends the process at once.
 
-    That is as safe as a power cut: what was in hand is taken over when its leases run out.
+    That is as safe as a power cut: what was in hand is taken over when its leases run out. A second
+    SIGTERM sets `again`, for those who can end sooner and still in good order.
     """
 
     def __init__(self) -> None:
         """Nobody has said anything yet."""
         super().__init__()
         self.by: signal.Signals | None = None
+        self.again = asyncio.Event()
 
     @property
     def exit_code(self) -> int:
         """The exit code of whoever stopped before all was done."""
         return _BY_SIGNAL + (self.by or signal.SIGTERM)
+
+    @property
+    def drained(self) -> int:
+        """The exit code of whoever is done when it is told to stop: 0, unless it had to hurry."""
+        return self.exit_code if self.again.is_set() else 0
 
     def tell(self, by: signal.Signals) -> None:
         """Take a signal."""
@@ -47,8 +58,31 @@ class Stop(asyncio.Event):
             if sys.stderr.isatty():  # a progress bar may have hidden it
                 os.write(sys.stderr.fileno(), f"{_SHOW_CURSOR}\n".encode())
             os._exit(_BY_SIGNAL + by)
+        if self.is_set():
+            self.again.set()
         self.by = self.by or by
         self.set()
+
+    async def delay(self, seconds: float) -> None:
+        """Wait until load balancers have noticed: nobody who typed Ctrl-C, or insists, waits."""
+        if self.by is signal.SIGTERM:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.again.wait(), seconds)
+
+    @contextlib.asynccontextmanager
+    async def insisting(self, hurry: Callable[[], None]) -> AsyncIterator[None]:
+        """Call `hurry` if a second SIGTERM comes within the block."""
+
+        async def insisted() -> None:
+            await self.again.wait()
+            log.warning("told to stop again: what is not done is left to the next process")
+            hurry()
+
+        task = asyncio.create_task(insisted())
+        try:
+            yield
+        finally:
+            task.cancel()
 
 
 def log_no_less_than(level: str, settings: Settings) -> None:

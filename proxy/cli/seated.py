@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import time
 from typing import Any, Final
 
 import structlog
 
 from proxy.app import App
+from proxy.app.health import Supervised
 from proxy.app.listeners import Sockets
 from proxy.cli.running import Stop, until_stopped
 from proxy.errors import FirstviewError, SettingsError
@@ -21,14 +23,28 @@ from proxy.settings import load
 from proxy.supervisor.channel import Channel
 from proxy.supervisor.orders import Orders
 from proxy.supervisor.totals import SAMPLES
-from proxy.supervisor.worker import ACCEPT, FAILED, LEAVE, LEAVING, PULSE, READY, REPLACED
+from proxy.supervisor.worker import (
+    ACCEPT,
+    ANNOUNCE,
+    FAILED,
+    HURRY,
+    LEAVE,
+    LEAVING,
+    PULSE,
+    READY,
+    REPLACED,
+    STANDING,
+    STOP,
+    WISH,
+)
+from proxy.telemetry.health import Standing
 from proxy.telemetry.log import configure
 from proxy.telemetry.samples import Family, from_wire, to_wire
 
 _PATIENCE: Final = 5.0
 """Seconds that the supervisor gets to ask all workers what they have counted."""
-_FIRST_WORD: Final = 1.0
-"""Seconds in which connections that were accepted last may still begin with a request."""
+_QUICKLY: Final = 1.0
+"""Seconds that it gets to say how all of them stand."""
 
 log = structlog.get_logger()
 
@@ -45,9 +61,19 @@ class Seated:
         self._channel: Channel | None = None
         self._app: App | None = None
         self._minding: set[asyncio.Task[int]] = set()
+        self._replaced = False
+        self._ending = False
+        self._heard_at = time.monotonic()
 
     async def run(self) -> int:
-        """Serve until told to stop; returns the exit code."""
+        """Serve until told to stop; returns the exit code.
+
+        By the supervisor: a signal may come to all processes at once, and is the supervisor's to
+        heed. One that comes to this process alone is passed on as a wish.
+        """
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, lambda: self._tell(WISH))
+        loop.add_signal_handler(signal.SIGINT, lambda: None)
         self._channel = await Channel.opened(
             _inherited(self._orders.channel), told=self._told, asked=self._asked
         )
@@ -66,7 +92,7 @@ class Seated:
     async def _listen(self) -> None:
         assert self._channel is not None  # noqa: S101 - for mypy; `run` has opened it
         await self._channel.run()
-        self._stop.tell(signal.SIGTERM)  # the supervisor is gone, and with it who replaces us
+        self._end()  # the supervisor is gone, and with it who replaces us
 
     async def _serve(self) -> None:
         assert self._channel is not None  # noqa: S101 - for mypy; `run` has opened it
@@ -77,14 +103,18 @@ class Seated:
             seat=orders.seat,
             sockets=Sockets(self._public[orders.place], self._admin),
             crew=self._crew,
+            supervised=Supervised(self._standing, lambda: time.monotonic() - self._heard_at),
         )
         async with app.running():
             self._channel.tell(READY)
             await self._stop.wait()
             log.info("stopping")
+            app.leaving.announce()
             self._leave(app)
             self._channel.tell(LEAVING)
-            await asyncio.sleep(_FIRST_WORD)
+            if self._replaced:  # else it answers probes until the end
+                await app.close_admin()
+            await app.leaving.quiet(replaced=self._replaced)
         self._channel.tell(SAMPLES, to_wire(app.own_figures()))
 
     def _leave(self, app: App) -> None:
@@ -100,7 +130,18 @@ class Seated:
         assert self._channel is not None  # noqa: S101 - for mypy; nobody asks before `run`
         return from_wire(await self._channel.ask(SAMPLES, _PATIENCE))
 
+    async def _standing(self) -> Standing:
+        assert self._channel is not None  # noqa: S101 - for mypy; nobody asks before `run`
+        found = Standing(**await self._channel.ask(STANDING, _QUICKLY))
+        self._heard_at = time.monotonic()
+        return found
+
+    def _tell(self, what: str) -> None:
+        if self._channel is not None:
+            self._channel.tell(what)
+
     async def _asked(self, what: str) -> Any:  # noqa: ANN401 - any JSON
+        self._heard_at = time.monotonic()
         if what == PULSE:
             return None
         if what != SAMPLES or self._app is None:
@@ -108,12 +149,28 @@ class Seated:
         await self._app.look()
         return to_wire(self._app.own_figures())
 
+    def _end(self) -> None:
+        """Stop; for one that was replaced: within the drain timeout; if it stops already: now."""
+        ended_before, self._ending = self._ending, True
+        if not self._stop.is_set():
+            self._stop.tell(signal.SIGTERM)
+        elif self._app is not None:
+            wait = 0.0 if ended_before else self._app.settings.drain_timeout
+            asyncio.get_running_loop().call_later(wait, self._app.leaving.hurry)
+
     def _told(self, what: str, body: Any) -> None:  # noqa: ANN401 - any JSON
+        if what == STOP:
+            self._end()
         if self._app is None:
             return
         if what == REPLACED:
+            self._replaced = True
             self._app.take_longer(self._app.settings.replace_timeout)
             self._stop.tell(signal.SIGTERM)
+        elif what == ANNOUNCE:
+            self._app.leaving.announce()
+        elif what == HURRY:
+            self._app.leaving.hurry()
         elif what == ACCEPT and not self._stop.is_set():
             minding = asyncio.create_task(self._app.doors.open(body, self._public[body]))
             self._minding.add(minding)

@@ -19,6 +19,7 @@ from proxy.cli.running import Stop, until_stopped
 from proxy.clock import Clock
 from proxy.settings import MOST_WORKERS, Settings
 from proxy.storage import keys
+from proxy.supervisor.sockets import Sockets, open_sockets
 from proxy.telemetry.log import configure
 
 # ruff: noqa: PLC0415 - a supervisor has no use for the application, one process none for it
@@ -29,48 +30,44 @@ WORKER: Final = (sys.executable, "-P", "-m", "proxy.cli.spawned")
 log = structlog.get_logger()
 
 
-def run(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT, then let replies and fills finish. Raises FirstviewError."""
+def run(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT, then let replies and fills finish; returns the exit code.
+
+    Raises FirstviewError.
+    """
     configure(settings.log_level, settings.log_format)
     cores = min(len(os.sched_getaffinity(0)), MOST_WORKERS)
     workers = cores if settings.workers == "auto" else settings.workers
-    if workers == 1:
-        until_stopped(lambda stop: _serve(settings, stop))
-    else:
-        until_stopped(lambda stop: _supervise(settings, workers, stop))
+    return until_stopped(lambda stop: _serve(settings, workers, stop))
 
 
-async def _serve(settings: Settings, stop: Stop) -> None:
-    from proxy.app import App
+async def _serve(settings: Settings, workers: int, stop: Stop) -> int:
+    with contextlib.closing(open_sockets(settings, workers)) as sockets:
+        if workers == 1:
+            from proxy.cli.alone import Alone
 
-    # One process, as `auto` makes it on one core, must not die of what replaces several.
-    asyncio.get_running_loop().add_signal_handler(
-        signal.SIGHUP, log.warning, "one process cannot be replaced: restart it"
-    )
-    async with App(settings).running() as app:
-        _say_serving(settings, 1, app.public_port, app.admin_port)
-        await stop.wait()
-        log.info("stopping", drain_timeout=settings.drain_timeout)
+            await Alone(settings, sockets, WORKER, stop).run(
+                lambda: _say_serving(settings, workers, sockets)
+            )
+        else:
+            await _supervise(settings, workers, sockets, stop)
+    return stop.drained
 
 
-async def _supervise(settings: Settings, workers: int, stop: Stop) -> None:
-    from proxy.supervisor.sockets import open_sockets
+async def _supervise(settings: Settings, workers: int, sockets: Sockets, stop: Stop) -> None:
     from proxy.supervisor.supervisor import Supervisor
 
-    with contextlib.closing(open_sockets(settings, workers)) as sockets:
-        supervisor = Supervisor(settings, sockets, WORKER, Clock())
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, supervisor.reload)
-        await supervisor.run(
-            stop,
-            lambda: _say_serving(settings, workers, sockets.public_port, sockets.admin_port),
-        )
+    supervisor = Supervisor(settings, sockets, WORKER, Clock())
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, supervisor.reload)
+    async with stop.insisting(supervisor.hurry):
+        await supervisor.run(stop, lambda: _say_serving(settings, workers, sockets), stop.delay)
 
 
-def _say_serving(settings: Settings, workers: int, public: int, admin: int) -> None:
+def _say_serving(settings: Settings, workers: int, sockets: Sockets) -> None:
     log.info(
         "serving",
-        public=f"{settings.listen_address[0]}:{public}",
-        admin=f"{settings.admin_address[0]}:{admin}",
+        public=f"{settings.listen_address[0]}:{sockets.public_port}",
+        admin=f"{settings.admin_address[0]}:{sockets.admin_port}",
         bucket=keys.bucket_url(settings.bucket_url, settings.data_dir),
         workers=workers,
     )

@@ -17,14 +17,18 @@ from proxy.telemetry.log import configure
 log = structlog.get_logger()
 
 
-def run(settings: Settings) -> None:
-    """Work until SIGTERM or SIGINT, then let the running jobs finish. Raises FirstviewError."""
+def run(settings: Settings) -> int:
+    """Work until SIGTERM or SIGINT, then let the running jobs finish; returns the exit code.
+
+    Raises FirstviewError.
+    """
     configure(settings.log_level, settings.log_format)
-    until_stopped(lambda stop: _work(settings, stop))
+    return until_stopped(lambda stop: _work(settings, stop))
 
 
-async def _work(settings: Settings, stop: Stop) -> None:
-    async with App(settings).working() as app:
+async def _work(settings: Settings, stop: Stop) -> int:
+    app = App(settings)
+    async with stop.insisting(app.leaving.hurry), app.working():
         log.info(
             "working",
             admin=f"{settings.admin_address[0]}:{app.admin_port}",
@@ -34,3 +38,5 @@ async def _work(settings: Settings, stop: Stop) -> None:
         warn_of_insecurity(settings)
         await stop.wait()
         log.info("stopping", drain_timeout=settings.drain_timeout)
+        app.leaving.announce()
+    return stop.drained

@@ -91,10 +91,14 @@ class Worker:
         for lane in self._lanes:
             lane.wake()
 
-    async def close(self, timeout: float) -> None:
-        """Claim nothing more, let the running jobs end for `timeout` seconds, release the rest."""
+    def rest(self) -> None:
+        """Claim nothing more; what runs goes on."""
         for lane in self._lanes:
             lane.close()
+
+    async def close(self, timeout: float) -> None:
+        """Claim nothing more, let the running jobs end for `timeout` seconds, release the rest."""
+        self.rest()
         began = self._clock.monotonic()
         if self._claiming:
             await asyncio.wait(self._claiming, timeout=timeout)

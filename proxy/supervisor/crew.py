@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import structlog
 
 from proxy.supervisor.sockets import Sockets
 from proxy.supervisor.totals import SAMPLES, Totals
-from proxy.supervisor.worker import Worker
+from proxy.supervisor.worker import STANDING, Worker
+from proxy.telemetry.health import Standing
 from proxy.telemetry.metrics import Metrics
-from proxy.telemetry.samples import to_wire
+from proxy.telemetry.samples import Family, merged, to_wire
+
+Former = Callable[[], Awaitable[list[Family]]]
+"""Gives what a process has counted that served before the first worker did."""
 
 log = structlog.get_logger()
 
@@ -25,12 +30,20 @@ log = structlog.get_logger()
 class Crew:
     """One worker for each place of the sockets; `command` starts one, its orders are added."""
 
-    def __init__(self, sockets: Sockets, command: Sequence[str], metrics: Metrics) -> None:
+    def __init__(
+        self,
+        sockets: Sockets,
+        command: Sequence[str],
+        metrics: Metrics,
+        former: Former | None = None,
+    ) -> None:
         """Nobody is there yet."""
         self._sockets = sockets
         self._command = command
         self._metrics = metrics
         self._totals = Totals(metrics)
+        self._former = former
+        self._draining = False
         self.living: set[Worker] = set()
         """Every process that has not ended, also those that have been replaced."""
         self.at: list[Worker | None] = [None] * len(sockets.public)
@@ -52,6 +65,8 @@ class Crew:
                 worker.over.add_done_callback(lambda _: self.living.discard(worker))
         self.at[place] = worker
         self.arrange()
+        if self._draining:
+            worker.announce()
         log.info("worker ready", worker=worker.number, pid=worker.pid)
         return worker
 
@@ -86,32 +101,41 @@ class Crew:
                 min(serving, key=lambda one: len(one.covers)).cover(place)
 
     async def _asked(self, what: str) -> Any:  # noqa: ANN401 - any JSON
+        if what == STANDING:
+            return asdict(Standing(len(self.serving), len(self.at), self._draining))
         if what != SAMPLES:
             raise LookupError(what)
         self._metrics.workers.set(len(self.serving))
         await asyncio.to_thread(self._metrics.vitals.look)
-        return to_wire(await self._totals.gather(self.living))
+        found = await self._totals.gather(self.living)
+        if self._former is not None:
+            found = merged([found, await self._former()])
+        return to_wire(found)
 
-    async def dismiss(self, drain_timeout: float, margin: float) -> None:
+    def announce(self) -> None:
+        """Let all tell everybody that they are going to stop; and those who come after them."""
+        self._draining = True
+        for worker in self.living:
+            worker.announce()
+
+    def hurry(self) -> None:
+        """Let all end now, in good order."""
+        for worker in self.living:
+            worker.hurry()
+
+    async def dismiss(self, patience: float) -> None:
         """Stop all, and refuse whoever comes from now on; returns when all have ended.
 
-        Those that have been replaced know of the longer time that they had, and are killed after
-        `drain_timeout` seconds; the others get `margin` seconds more.
+        Whoever is still there after so many seconds is killed.
         """
-        replaced = [worker for worker in self.living if worker not in self.at]
         for worker in self.living:
             worker.stop()
         self._sockets.close()
-        await self._ended(drain_timeout)
-        self._kill(worker for worker in replaced if worker in self.living)
-        await self._ended(margin)
-        self._kill(self.living)
-        await self._ended(None)
-
-    def _kill(self, workers: Iterable[Worker]) -> None:
-        for worker in workers:
+        await self._ended(patience)
+        for worker in self.living:
             log.error("worker killed: it did not stop in time", worker=worker.number)
             worker.signal(signal.SIGKILL)
+        await self._ended(None)
 
     async def _ended(self, timeout: float | None) -> None:
         lives = [worker.over for worker in self.living if worker.over is not None]

@@ -39,6 +39,10 @@ class Sockets:
         """Port of the admin address."""
         return _port(self.admin)
 
+    def copied(self) -> Sockets:
+        """The same sockets, to be closed on their own."""
+        return Sockets(tuple(map(_copy, self.public)), _copy(self.admin))
+
     def close(self) -> None:
         """Let go of all of them; a second call does nothing."""
         for place in (*self.public, self.admin):
@@ -46,15 +50,15 @@ class Sockets:
 
 
 def open_sockets(settings: Settings, places: int) -> Sockets:
-    """Bind both addresses. Raises SettingsError for one that cannot be had."""
+    """Bind both addresses; one place is nobody's to share. Raises SettingsError for a taken one."""
     with contextlib.ExitStack() as undo:
         host, port = settings.listen_address
         public: list[Place] = []
         try:
-            if port:
+            if port and places > 1:
                 _close(_bind(host, port))
             for _ in range(places):
-                public.append(_bind(host, port, shared=True))
+                public.append(_bind(host, port, shared=places > 1))
                 undo.callback(_close, public[-1])
                 port = port or _port(public[0])
         except OSError as error:
@@ -91,6 +95,10 @@ def _bind(host: str, port: int, *, shared: bool = False) -> Place:
 def _port(place: Iterable[socket.socket]) -> int:
     port: int = next(iter(place)).getsockname()[1]
     return port
+
+
+def _copy(place: Place) -> Place:
+    return tuple(one.dup() for one in place)
 
 
 def _close(place: Iterable[socket.socket]) -> None:

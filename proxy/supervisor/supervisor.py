@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any, Final
 
 import structlog
@@ -20,7 +20,7 @@ from proxy.clock import Clock
 from proxy.errors import FirstviewError, SettingsError, WorkerFailed
 from proxy.settings import Settings
 from proxy.supervisor.backoff import Deaths
-from proxy.supervisor.crew import Crew
+from proxy.supervisor.crew import Crew, Former
 from proxy.supervisor.sockets import Sockets
 from proxy.supervisor.worker import PULSES, Worker, how_it_ended
 from proxy.telemetry.metrics import Metrics
@@ -35,35 +35,59 @@ class Supervisor:
     """Keeps a worker in each place of the sockets."""
 
     def __init__(
-        self, settings: Settings, sockets: Sockets, command: Sequence[str], clock: Clock
+        self,
+        settings: Settings,
+        sockets: Sockets,
+        command: Sequence[str],
+        clock: Clock,
+        *,
+        former: Former | None = None,
     ) -> None:
-        """Take the sockets, and the command that starts a worker."""
+        """Take the sockets, and the command that starts a worker; see `Crew` for `former`."""
+        self._drain_delay = settings.drain_delay
         self._drain_timeout = settings.drain_timeout
         self._patience = settings.worker_timeout
         self._metrics = Metrics()
-        self._crew = Crew(sockets, command, self._metrics)
+        self._crew = Crew(sockets, command, self._metrics, former)
         self._places = range(len(sockets.public))
         self._deaths = [Deaths(clock) for _ in self._places]
         self._locks = [asyncio.Lock() for _ in self._places]
         self._tasks: set[asyncio.Task[object]] = set()
         self._reload = asyncio.Event()
 
-    async def run(self, stop: asyncio.Event, ready: Callable[[], None]) -> None:
+    async def run(
+        self,
+        stop: asyncio.Event,
+        ready: Callable[[], None],
+        delay: Callable[[float], Awaitable[None]],
+    ) -> None:
         """Start all workers, keep them until `stop` is set, and let them end.
 
-        `ready` is called once all serve. Raises SettingsError or WorkerFailed, in the words of the
-        first worker that cannot start.
+        `ready` is called once all serve; `delay` waits for so many seconds, or for fewer. Raises
+        SettingsError or WorkerFailed, in the words of the first worker that cannot start.
         """
         work, stopped = self._go(self._work(ready)), self._go(stop.wait())
         try:
             await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
             if work.done():
                 work.result()
+            elif self._crew.serving:
+                await self._announce(delay)
         finally:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
-            await self._crew.dismiss(self._drain_timeout, _MARGIN)
+            await self._crew.dismiss(self._drain_timeout + _MARGIN)
+
+    async def _announce(self, delay: Callable[[float], Awaitable[None]]) -> None:
+        """Let everybody notice. All still serve, and whoever dies meanwhile is replaced."""
+        log.info(
+            "stopping all workers",
+            drain_delay=self._drain_delay,
+            drain_timeout=self._drain_timeout,
+        )
+        self._crew.announce()
+        await delay(self._drain_delay)
 
     async def _work(self, ready: Callable[[], None]) -> None:
         await self._hire(0)  # alone: what is wrong for all of them is said once
@@ -72,11 +96,16 @@ class Supervisor:
         while True:
             await self._reload.wait()
             self._reload.clear()
-            await self._replace_all()
+            if await self._replace_these(self._places):
+                log.info("reloaded")
 
     def reload(self) -> None:
         """Replace all workers, one after the other, by new ones that read the settings anew."""
         self._reload.set()
+
+    def hurry(self) -> None:
+        """Let nothing finish that takes its time."""
+        self._crew.hurry()
 
     # -- one place ---
 
@@ -85,6 +114,7 @@ class Supervisor:
         worker = await self._crew.hire(place)
         self._go(self._watch(worker))
         self._go(self._feel(worker))
+        self._go(self._heed(worker))
 
     async def _watch(self, worker: Worker) -> None:
         """See that a worker which is gone without having been told to is replaced."""
@@ -98,6 +128,12 @@ class Supervisor:
             why = how_it_ended(worker.over.result())
             log.error("worker died", worker=worker.number, pid=worker.pid, why=why)
         await self._fill(worker.place)
+
+    async def _heed(self, worker: Worker) -> None:
+        """Replace a worker that somebody else has sent a SIGTERM to."""
+        if await worker.wishes() and not worker.told_to_stop:
+            log.info("worker was told to stop: replacing it", worker=worker.number)
+            await self._replace_these([worker.place])
 
     async def _feel(self, worker: Worker) -> None:
         """Kill a worker that does nothing any more: connections would wait for it for ever."""
@@ -127,16 +163,17 @@ class Supervisor:
                 return False
         return True
 
-    # -- all of them ---
+    # -- replacing ---
 
-    async def _replace_all(self) -> None:
+    async def _replace_these(self, places: Iterable[int]) -> bool:
+        """One after the other; False if that was not possible, and the old ones go on."""
         try:
-            for place in self._places:
+            for place in places:
                 await self._replace(place)
         except (SettingsError, WorkerFailed, OSError) as error:
             log.error("not reloaded: the old workers go on", why=str(error))  # noqa: TRY400
-        else:
-            log.info("reloaded")
+            return False
+        return True
 
     async def _replace(self, place: int) -> None:
         """Start another, which accepts in the same place, before the present one stops to."""

@@ -25,10 +25,18 @@ LEAVING: Final = "leaving"
 """What a worker says: it serves; it cannot start, and why; it accepts no connections any more."""
 PULSE: Final = "pulse"
 """What it is asked: whether its event loop still turns."""
+STANDING: Final = "standing"
+"""What it asks: how all of them stand; see `proxy.telemetry.health.Standing`."""
+WISH: Final = "wish"
+"""What else it says: somebody wants it to stop, who is not the supervisor."""
 ACCEPT: Final = "accept"
 LEAVE: Final = "leave"
 REPLACED: Final = "replaced"
-"""What it is told: accept in another's place too; no longer; stop, there is time."""
+ANNOUNCE: Final = "announce"
+STOP: Final = "stop"
+HURRY: Final = "hurry"
+"""What it is told: accept in another's place too; no longer; stop, there is time; all are going to
+stop; stop within the drain timeout; stop now."""
 
 PULSES: Final = 4
 """How often it is asked for a sign of life within the time that it has for one."""
@@ -53,6 +61,7 @@ class Worker:
         self._process: asyncio.subprocess.Process | None = None
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._leaving = asyncio.Event()
+        self._wished = asyncio.Event()
 
     # -- its life ---
 
@@ -99,6 +108,7 @@ class Worker:
         code = await self._process.wait()
         self._totals.ended(self)
         self._leaving.set()
+        self._wished.set()
         return code
 
     @property
@@ -133,6 +143,11 @@ class Worker:
         """Wait until it accepts no more connections, because it stops or because it is dead."""
         await self._leaving.wait()
 
+    async def wishes(self) -> bool:
+        """Wait until somebody else wants it to stop; False if it ends before."""
+        await self._wished.wait()
+        return self.serves
+
     # -- what is said ---
 
     def _told(self, what: str, body: Any) -> None:  # noqa: ANN401 - any JSON
@@ -140,6 +155,8 @@ class Worker:
             self._totals.said(self, body)
         elif what == LEAVING:
             self._leaving.set()
+        elif what == WISH:
+            self._wished.set()
         elif what == READY and not self._ready.done():
             self._ready.set_result(None)
         elif what == FAILED and not self._ready.done():
@@ -161,10 +178,24 @@ class Worker:
         self.told_to_stop = True
         self._tell(REPLACED)
 
+    def announce(self) -> None:
+        """Let it tell everybody that it is going to stop."""
+        self._tell(ANNOUNCE)
+
     def stop(self) -> None:
-        """Let it end as soon as the drain timeout allows."""
+        """Let it end within the drain timeout.
+
+        A signal may also come from elsewhere, to all processes at once, and long before its time:
+        one that has started heeds what it is told here, and no signal.
+        """
         self.told_to_stop = True
-        self.signal(signal.SIGTERM)
+        self._tell(STOP)
+        if not self._ready.done():
+            self.signal(signal.SIGTERM)
+
+    def hurry(self) -> None:
+        """Let it end now, in good order."""
+        self._tell(HURRY)
 
     def _tell(self, what: str, body: object = None) -> None:
         if self.channel is not None:

@@ -32,6 +32,7 @@ from proxy.storage.bucket import Bucket
 from proxy.web.api_generations import GenerationsApi
 from proxy.web.api_jobs import JobsApi
 from proxy.web.api_links import LinksApi
+from proxy.web.probes import Probes
 from proxy.web.problems import render
 
 _MAX_BODY: Final = 1024 * 1024
@@ -57,20 +58,19 @@ class Admin:
         locator: Locator,
         clock: Clock,
         figures: Callable[[], Awaitable[bytes]],
-        ready: Callable[[], Awaitable[None]],
+        probes: Probes,
         allowed: Callable[[str], object],
         wake: Callable[[], None],
     ) -> None:
         """Take what is behind the addresses.
 
-        `figures` gives the metrics in Prometheus' text format, `ready` raises what keeps the
-        process from serving, `allowed` raises SourceUntrusted for a URL that would never be
-        fetched, `wake` lets the worker look for jobs at once.
+        `figures` gives the metrics in Prometheus' text format, `allowed` raises SourceUntrusted
+        for a URL that would never be fetched, `wake` lets the worker look for jobs at once.
         """
         self._token = settings.admin_token
         self._figures = figures
-        self._ready = ready
         self._parts = (
+            probes,
             GenerationsApi(
                 generations=generations,
                 search=search,
@@ -94,8 +94,6 @@ class Admin:
             middlewares=[self._problems, self._authorized], client_max_size=_MAX_BODY
         )
         app.router.add_get("/metrics", self._metrics_page)
-        app.router.add_get("/livez", self._livez)
-        app.router.add_get("/readyz", self._readyz)
         for part in self._parts:
             part.add_to(app.router)
         return app
@@ -109,13 +107,6 @@ class Admin:
             # Half of the sums would look like a restart; a scrape that failed is only a gap.
             raise Overloaded("the other workers' metrics cannot be had") from error
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
-
-    async def _livez(self, _request: web.Request) -> web.Response:
-        return web.Response(text="ok\n")
-
-    async def _readyz(self, _request: web.Request) -> web.Response:
-        await self._ready()
-        return web.Response(text="ready\n")
 
     # -- who may ask ---
 

@@ -122,6 +122,21 @@ class Connection(asyncio.Protocol):
             self._transport.write(headers.head(problem.status, b"", fields) + problem.body)
         self.close()
 
+    @property
+    def has_asked(self) -> bool:
+        """Whether a whole request has come."""
+        return self._asked or self.is_busy
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a reply is on its way."""
+        return self.sending is not None or (self._machine is not None and self._machine.busy)
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether the next reply is to be its last."""
+        return self._listener.leaving
+
     def stop(self) -> None:
         """The listener closes: end now, or after the reply that is on its way."""
         if self.sending is not None:
@@ -190,7 +205,7 @@ class Connection(asyncio.Protocol):
         """Close what has been quiet for too long; a reply that is on its way has its own limits."""
         self._timer = None
         settings, machine = self._listener.settings, self._machine
-        if self.sending is not None or (machine is not None and machine.busy):
+        if self.is_busy:
             self._watch(settings.keepalive_timeout)
             return
         in_header = not self._asked or (machine is not None and machine.in_header)

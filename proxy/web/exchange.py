@@ -70,6 +70,7 @@ class Exchange:
     def fields(self) -> bytes:
         """Lines that every reply carries; Server-Timing says how long it took to get here."""
         lines = headers.exchange_fields(self.id, self.spent())
+        self._keep_alive &= not self.connection.is_leaving
         if not self._keep_alive:
             return lines + b"Connection: close\r\n"
         if self.request.version.minor == 0:

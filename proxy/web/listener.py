@@ -25,6 +25,8 @@ class Listener:
         self.settings = settings
         self.metrics = metrics
         self.hits = hits
+        self.leaving = False
+        """Whether replies say that their connection ends."""
         self.closing = False
         """Whether connections end with the reply that is on its way."""
         self._connections: set[Connection] = set()
@@ -52,11 +54,37 @@ class Listener:
         self._connections.discard(connection)
         self.metrics.connections.dec()
 
+    def announce(self) -> None:
+        """Say `Connection: close` on every reply that begins from now on.
+
+        Plain requests go the other lane's way, which knows how: it is one for each connection.
+        """
+        self.leaving = True
+        self.hits = None
+
+    @property
+    def unheard(self) -> int:
+        """Open connections that have not said anything yet."""
+        return sum(not connection.has_asked for connection in self._connections)
+
+    @property
+    def idle(self) -> int:
+        """Open connections on which no reply is on its way."""
+        return sum(not connection.is_busy for connection in self._connections)
+
+    def abort(self) -> None:
+        """End all connections now; replies that are on their way must not look whole."""
+        for connection in list(self._connections):
+            if connection.is_busy:
+                connection.reset()
+            else:
+                connection.close()
+
     async def shutdown(self, timeout: float) -> None:
         """End idle connections now and the others after their reply, all within `timeout` s."""
         ends = time.monotonic() + timeout
         self.closing = True
-        self.hits = None
+        self.announce()
         for connection in list(self._connections):
             connection.stop()
         sending = {each.sending for each in self._connections if each.sending is not None}

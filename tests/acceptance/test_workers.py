@@ -128,32 +128,12 @@ async def test_a_worker_that_hangs_is_killed_and_replaced(tmp_path: Path, fal: F
         assert victim not in server.workers
 
 
-async def test_replacing_all_workers_under_load_refuses_nobody_and_cuts_nobody_short(
-    tmp_path: Path, fal: FakeFal
-) -> None:
-    async with two_workers(tmp_path, fal) as (server, _):
-        old = set(server.workers)
-
-        async def ended() -> bool:
-            return not old & set(server.workers)
-
-        async with crowd(server.public, "/videos/clip.mp4", SIZE, 4) as clients:
-            await wait_for(lambda: _more(clients.outcomes, 20), 90)
-            counted = await server.metric("firstview_requests_total")
-            server.process.send_signal(signal.SIGHUP)
-            await wait_for(lambda: _count(server, "reloaded", 1), 90)
-            await wait_for(ended, 90)
-            assert await server.metric("firstview_requests_total") > counted
-        assert set(clients.outcomes) == {"whole"}, clients.outcomes
-        assert len(server.workers) == 2
-        assert await server.metric("firstview_worker_deaths_total") == 0
-
-
 async def test_a_viewer_who_is_slow_is_served_to_the_end_when_all_are_told_to_stop(
     tmp_path: Path, fal: FakeFal
 ) -> None:
     data = make_clip(20_000_000, 8)
-    async with serving(tmp_path / "data", workers=2, drain_timeout="60s") as server:
+    settings = {"workers": 2, "drain_timeout": "60s", "drain_delay": "300ms"}
+    async with serving(tmp_path / "data", **settings) as server:
         await server.register("long", fal.add("/long.mp4", data))
         async with server.client.get(server.url("long")) as reply:
             first = await reply.content.readexactly(1000)
@@ -268,16 +248,3 @@ async def _refused(address: str) -> bool:
 
 async def _ended(pids: list[int]) -> bool:
     return not any(Path(f"/proc/{pid}").exists() for pid in pids)
-
-
-async def test_one_process_alone_serves_on_when_it_is_told_to_reload(
-    tmp_path: Path, fal: FakeFal
-) -> None:
-    """`auto` makes one on a machine with one core, where the same unit file says SIGHUP."""
-    data = make_clip(SIZE, 7)
-    async with serving(tmp_path / "data", workers=1) as server:
-        server.process.send_signal(signal.SIGHUP)
-        await wait_for(lambda: _count(server, "one process cannot be replaced: restart it", 1), 90)
-        await server.register("clip", fal.add("/clip.mp4", data))
-        async with server.client.get(server.url("clip")) as reply:
-            assert await reply.read() == data

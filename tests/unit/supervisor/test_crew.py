@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from proxy.supervisor.crew import Crew
 from proxy.supervisor.sockets import Sockets
+from proxy.supervisor.worker import STANDING
 from proxy.telemetry.metrics import Metrics
 
 
@@ -19,12 +20,16 @@ class Hand:
         self.serves = True
         self.covers: set[int] = set()
         self.over: asyncio.Future[int] | None = None
+        self.announced = False
 
     def cover(self, place: int) -> None:
         self.covers.add(place)
 
     def uncover(self, place: int) -> None:
         self.covers.discard(place)
+
+    def announce(self) -> None:
+        self.announced = True
 
 
 def crew_of(*hands: Hand) -> Any:
@@ -83,3 +88,13 @@ async def test_a_new_round_of_workers_waits_until_enough_of_the_old_ones_have_en
     old[0].over.set_result(0)
     await waiting
     assert crew._free_number() == 2
+
+
+async def test_whoever_asks_hears_how_many_serve_and_whether_all_are_to_stop() -> None:
+    hands = [Hand(0), Hand(1)]
+    crew = crew_of(*hands)
+    hands[0].serves = False
+    assert await crew._asked(STANDING) == {"serving": 1, "places": 2, "draining": False}
+    crew.announce()
+    assert [hand.announced for hand in hands] == [True, True]
+    assert (await crew._asked(STANDING))["draining"]
