@@ -57,7 +57,11 @@ class OfViewers:
         self.aborted = registry.counter(
             "firstview_replies_aborted",
             "Replies that did not reach their end.",
-            {"reason": _BROKEN},
+            {"reason": _BROKEN, "tier": (*values.TIERS, values.NONE)},
+            series=[
+                *((reason, tier) for reason in _BROKEN for tier in values.TIERS),
+                (errors.ViewerLeft.slug, values.NONE),
+            ],
         )
         self.first_byte = registry.timings(
             "firstview_first_byte_seconds",

@@ -35,7 +35,7 @@ class Breakages:
         hit: bool,
     ) -> None:
         """A reply was cut off: count it, and say why, unless it is that the viewer left."""
-        self._metrics.aborted.labels(error.slug).inc()
+        self._metrics.aborted.labels(error.slug, tier).inc()
         if isinstance(error, ViewerLeft):
             return
         log.warning(

@@ -21,6 +21,7 @@ from proxy.errors import (
 )
 from proxy.records import REQUEST_ID
 from proxy.telemetry.metrics import Metrics
+from proxy.telemetry.values import NONE
 from proxy.web import headers
 from proxy.web.connection import Connection
 from proxy.web.exchange import Exchange
@@ -59,7 +60,7 @@ class Public:
             connection.reset()
             return Sent(keep_alive=False)
         except asyncio.CancelledError:
-            self._metrics.aborted.labels("viewer-left").inc()
+            self._metrics.aborted.labels(ViewerLeft.slug, NONE).inc()
             raise
         except Exception as error:  # noqa: BLE001 - the gate: whatever it is, the viewer is told
             return await self._refuse(exchange, error)

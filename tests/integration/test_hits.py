@@ -60,6 +60,12 @@ async def begin(viewer: RawClient, fields: dict[str, str] | None = None) -> byte
     return await viewer.read(1000)
 
 
+def aborted(origin: Origin, file: OpenFile, reason: str) -> float:
+    """Replies from a file that did not reach their end."""
+    name = "firstview_replies_aborted_total"
+    return metric(origin, name, reason=reason, tier=file.tier)
+
+
 async def is_released(file: OpenFile, users: int = 1) -> None:
     """Wait until nobody but who keeps it open has the file."""
 
@@ -108,8 +114,7 @@ async def test_a_viewer_who_leaves_in_the_middle_holds_nothing(
         await is_released(file)
 
     async def is_counted() -> bool:
-        left = metric(origin, "firstview_replies_aborted_total", reason="viewer-left")
-        return left == 1
+        return aborted(origin, file, "viewer-left") == 1
 
     await wait_for(is_counted)
     assert elsewhere == []
@@ -159,7 +164,7 @@ async def test_a_file_that_is_cut_short_resets_and_is_not_used_again(
             assert len(await viewer.rest()) < head.length
         assert viewer.end == "rst"
     assert origin.app.locator.hot("clip") is not file
-    assert metric(origin, "firstview_replies_aborted_total", reason="internal") == 1
+    assert aborted(origin, file, "internal") == 1
 
 
 async def test_replies_and_bytes_are_counted_exactly(origin: Origin, elsewhere: list[str]) -> None:
