@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -113,3 +114,13 @@ def test_objects_that_the_guide_names_exist() -> None:
     }
     for name in re.findall(r"(?:policy|policies) `(firstview-[a-z]+)`", GUIDE):
         objects.named("NetworkPolicy", name)
+
+
+def test_the_alerts_become_a_rule_of_the_operators() -> None:
+    [script] = re.findall(r"```sh\n(\{\n.*?\n\}) \| kubectl apply -f -\n```", GUIDE, re.DOTALL)
+    done = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, check=True)
+    rule = yaml.safe_load(done.stdout)
+    alerts = yaml.safe_load((ROOT / "deploy" / "prometheus" / "alerts.yml").read_text())
+    assert rule.keys() == {"apiVersion", "kind", "metadata", "spec"}
+    assert rule["spec"] == alerts
+    assert alerts["groups"]

@@ -12,8 +12,9 @@ pytestmark = pytest.mark.needs("kubectl")
 
 MOST_OF_A_VOLUME = 0.9
 """A file system needs some of it for itself."""
-AFTER_THE_DRAIN = 15.0
-"""Seconds for what is left when replies and fills have ended, or have been cut off."""
+AFTER_THE_DRAIN = 20.0
+"""Seconds for what is left when replies and fills have ended, or have been cut off; see
+docs/operations.md."""
 
 
 @pytest.fixture(params=ALL)
@@ -68,8 +69,14 @@ def test_pods_are_killed_only_when_draining_has_had_its_time(
     for pod in objects.pods():
         if pod.ports:
             settings = told(objects, pod, monkeypatch)
-            needed = settings.drain_timeout + AFTER_THE_DRAIN
+            needed = settings.drain_delay + settings.drain_timeout + AFTER_THE_DRAIN
             assert pod.spec["terminationGracePeriodSeconds"] > needed, pod.owner
+
+
+def test_an_origin_goes_on_accepting_until_the_ingress_controller_has_heard(
+    objects: Manifests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert told(objects, objects.pod("origin"), monkeypatch).drain_delay >= 5.0
 
 
 def test_the_supervisor_gets_to_replace_a_worker_before_the_kubelet_ends_them_all(
