@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from proxy.secret_lists import named_keys
-from proxy.security import origin_lock
 from proxy.security.links import PARAMETER, Links
+from proxy.security.origin_lock import FIELD, OriginLock
 from proxy.settings import Settings, parse_duration
 from tests.fakes.edge_rules import EdgeRequest, matches
 from tests.fixtures.terraform import Module
@@ -78,5 +78,5 @@ def test_links_live_as_long_at_the_edge_as_at_the_origin_if_nobody_says_otherwis
 def test_the_secret_that_the_edge_sends_opens_the_lock() -> None:
     (rule,) = MODULE.plan().rules("origin")
     ((name, field),) = rule["action_parameters"]["headers"].items()
-    assert name == origin_lock.FIELD
-    assert origin_lock.OriginLock([field["value"].encode()]).admits([field["value"]])
+    assert name == FIELD
+    assert OriginLock([field["value"].encode()]).admits([field["value"]])
