@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
 import aiohttp
 import pytest
 from aiohttp import web
+from pydantic import SecretStr
 
 from proxy.catalog import schema
 from proxy.catalog.engine import migrate_catalog, open_catalog
-from proxy.cli.doctor.command import checks_of
+from proxy.cli import main
+from proxy.cli.doctor import command
 from proxy.cli.doctor.data_dir import DataDirCheck
 from proxy.cli.doctor.database import DatabaseCheck
 from proxy.cli.doctor.directory import DirectoryCheck
@@ -24,7 +26,9 @@ from proxy.cli.doctor.public import PublicCheck
 from proxy.cli.doctor.running import Check, run_checks
 from proxy.cli.doctor.s3 import S3Check
 from proxy.clock import Clock
+from proxy.errors import SettingsError
 from proxy.http_dates import http_date
+from proxy.security.links import Links
 from proxy.settings import Settings
 from proxy.storage import keys
 from tests.fakes.bucket import Fault, FaultyBucket
@@ -33,7 +37,7 @@ from tests.fakes.fal_api import FakeFalApi
 from tests.fakes.webhooks import JWKS_PATH, Signer
 from tests.fixtures.catalog import let_asyncpg_read_its_files
 from tests.fixtures.clock import StandingClock
-from tests.fixtures.origin import MakeOrigin, settings_for
+from tests.fixtures.origin import MakeOrigin, Origin, settings_for
 from tests.fixtures.servers import free_port
 from tests.fixtures.truth import Truth
 from tests.integration.test_command_line import firstview
@@ -61,7 +65,7 @@ def wrong(found: dict[str, Finding]) -> dict[str, str]:
 
 
 async def all_checks(settings: Settings, url: str | None = None) -> Sequence[Check]:
-    return await asyncio.to_thread(checks_of, settings, Clock(), url)
+    return await asyncio.to_thread(command.checks_of, settings, Clock(), url)
 
 
 # --- all is well ---------------------------------------------------------------------------------
@@ -154,25 +158,31 @@ def test_nothing_is_made_where_there_is_nothing_yet(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_wrong_settings_are_listed_and_nothing_else_is_tried(tmp_path: Path) -> None:
-    done = firstview(
-        tmp_path, "doctor", FIRSTVIEW_MAX_FILLS="0", FIRSTVIEW_LISTN=":1", FIRSTVIEW_LISTEN="x"
-    )
-    assert done.returncode == 2
-    assert done.stdout.count("  fails  ") == 3
-    assert "is it FIRSTVIEW_LISTEN?" in done.stdout
-    assert "data directory" not in done.stdout
+@pytest.fixture
+def two_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FIRSTVIEW_MAX_FILLS", "0")
+    monkeypatch.setenv("FIRSTVIEW_LISTN", ":1")
 
 
-def test_every_mistake_stops_the_start(tmp_path: Path) -> None:
-    for command in ("serve", "worker"):
-        done = firstview(tmp_path, command, FIRSTVIEW_MAX_FILLS="0", FIRSTVIEW_LISTN=":1")
-        assert done.returncode == 2
-        assert [line.partition(":")[0] for line in done.stderr.splitlines()] == [
-            "FIRSTVIEW_MAX_FILLS",
-            "FIRSTVIEW_LISTN",
-        ]
-    assert list(tmp_path.iterdir()) == []
+def test_wrong_settings_are_listed_and_nothing_else_is_tried(
+    two_mistakes: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.run(url=None, as_json=False) == 2
+    said = capsys.readouterr().out
+    assert said.count("  fails  ") == 2
+    assert "is it FIRSTVIEW_LISTEN?" in said
+    assert "data directory" not in said
+
+
+@pytest.mark.parametrize("start", [main.serve, main.worker])
+def test_every_mistake_stops_the_start(two_mistakes: None, start: Callable[[], None]) -> None:
+    with pytest.raises(SettingsError) as caught:
+        start()
+    assert [line.partition(":")[0] for line in caught.value.detail.splitlines()] == [
+        "FIRSTVIEW_MAX_FILLS",
+        "FIRSTVIEW_LISTN",
+    ]
 
 
 async def test_a_check_that_never_ends_is_ended_and_named() -> None:
@@ -236,6 +246,17 @@ async def test_a_wrong_key_is_named(
     found = await look(s3)
     assert "AWS_SECRET_ACCESS_KEY" in found["list"].advice
     assert [each.mark for each in found.values()].count(Mark.FAILS) == 1
+
+
+@pytest.mark.blocking  # botocore looks for keys in files, once, where the environment has none
+async def test_keys_that_nobody_has_set_are_named(
+    s3: S3Check, aws_environment: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    found = await look(s3)
+    assert "there are no credentials" in found["list"].seen
+    assert "AWS_ACCESS_KEY_ID" in found["list"].advice
 
 
 async def test_a_bucket_that_is_not_there_is_named(tmp_path: Path, aws_environment: None) -> None:
@@ -426,6 +447,48 @@ async def test_nobody_at_the_address_fails_only_where_it_was_chosen(tmp_path: Pa
     assert chosen["health"].mark is Mark.FAILS
     by_option = await look(PublicCheck(settings_for(tmp_path), Clock(), url))
     assert by_option["health"].mark is Mark.FAILS
+
+
+KEYS = f"new:{'k' * 32},old:{'o' * 32}"
+
+
+async def test_a_gated_clip_is_shown_by_a_signed_link_alone(make_origin: MakeOrigin) -> None:
+    origin = await make_origin(gated=True, signing_keys=KEYS)
+    await origin.clip("shown", CLIP)
+    url = f"http://127.0.0.1:{origin.app.public_port}"
+    settings = origin.app.settings
+    await _store_behind_the_gate(origin)
+    found = await look(PublicCheck(settings, Clock(), url))
+    assert set(wrong(found)) == {"address"}
+    assert found["signed link"].mark is Mark.OK
+    assert found["without a link"].mark is Mark.OK
+    other = settings.model_copy(update={"signing_keys": SecretStr(f"new:{'x' * 32}")})
+    found = await look(PublicCheck(other, Clock(), url))
+    assert "FIRSTVIEW_SIGNING_KEYS" in found["a clip"].seen
+    assert "clocks agree" in found["a clip"].advice
+
+
+async def _store_behind_the_gate(origin: Origin) -> None:
+    links = Links(origin.app.settings.keys_of_links, 60.0)
+    path = links.sign(keys.clip_path("shown"), int(Clock().now().timestamp())).path
+    async with origin.client.get(f"http://127.0.0.1:{origin.app.public_port}{path}") as reply:
+        assert reply.status == 200
+        await reply.read()
+    await origin.stored("shown")
+
+
+async def test_an_origin_that_answers_without_the_edges_secret_is_pointed_out(
+    make_origin: MakeOrigin, tmp_path: Path
+) -> None:
+    secret = SecretStr("s" * 32)
+    for lock, mark in ((secret, Mark.OK), (SecretStr(""), Mark.WARNING)):
+        origin = await make_origin(tmp_path / mark, origin_secret=lock)
+        listen = f"127.0.0.1:{origin.app.public_port}"
+        settings = origin.app.settings.model_copy(
+            update={"origin_secret": secret, "listen": listen}
+        )
+        found = await look(PublicCheck(settings, Clock(), f"http://{listen}"))
+        assert found["origin lock"].mark is mark, found
 
 
 async def test_an_edge_that_keeps_a_copy_for_each_query_is_pointed_out(

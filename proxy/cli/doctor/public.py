@@ -15,7 +15,7 @@ from proxy.catalog import addresses, schema
 from proxy.catalog.drivers import Limits
 from proxy.catalog.engine import connect
 from proxy.catalog.search import Search
-from proxy.cli.doctor.asking import Answer, Viewer, viewer
+from proxy.cli.doctor.asking import Viewer, viewer
 from proxy.cli.doctor.clocks import judge_date
 from proxy.cli.doctor.finding import Mark, Notes, unchecked
 from proxy.cli.doctor.public_words import (
@@ -23,18 +23,25 @@ from proxy.cli.doctor.public_words import (
     judge_cache_rule,
     judge_caching,
     judge_front,
+    judge_gate,
     judge_head,
     judge_health,
+    judge_link,
+    judge_lock,
     judge_range,
+    judge_redirect,
 )
 from proxy.cli.doctor.running import apart
 from proxy.clock import Clock
 from proxy.errors import CatalogError, SettingsError
 from proxy.records import Generation, Status
+from proxy.security.links import Links
 from proxy.settings import Settings
 from proxy.storage import keys
 
 _LIMITS: Final = Limits(connect=3.0, command=3.0, call=5.0, connections=1)
+_MINUTE: Final = 60
+_FORBIDDEN: Final = 403
 _FIRST_BYTE: Final = {"Range": "bytes=0-0"}
 
 
@@ -53,6 +60,8 @@ class PublicCheck:
         chosen = self.url is not None or "public_url" in self.settings.model_fields_set
         if chosen:
             notes.add("address", judge_address(base))
+        if self.settings.origin_secrets:
+            await self._lock(notes)
         async with viewer(base) as asking:
             notes.trying("health")
             health = await asking.ask("/healthz")
@@ -75,26 +84,66 @@ class PublicCheck:
             mend = "run this again once a clip is stored: `firstview mirror ID` brings one in"
             notes.add("a clip", unchecked("the catalog has no stored clip to ask for", mend))
             return
-        path = keys.clip_path(clip.request_id)
+        gated = self.settings.gated if clip.gated is None else clip.gated
+        bare = keys.clip_path(clip.request_id)
+        path = self._signed(bare) if gated else bare
         head = await asking.ask(path, "HEAD")
-        if notes.add("a clip", judge_head(head)) is not Mark.OK:
+        if self.settings.origin_secrets and head.status == _FORBIDDEN and not head.field("cf-ray"):
+            mend = "give --url the address that viewers use, behind the edge"
+            seen = f"{asking.base} refuses what did not come through the edge, as it should"
+            notes.add("a clip", unchecked(seen, mend))
+            return
+        is_refused = gated and head.status == _FORBIDDEN
+        if notes.add("a clip", judge_link(head) if is_refused else judge_head(head)) is not Mark.OK:
             return
         notes.trying("a range")
         answer = await asking.ask(path, headers=_FIRST_BYTE)
-        notes.add("a range", judge_range(answer, head))
-        notes.add("caching", judge_caching(head, gated=False))
-        if head.field("cf-ray"):
-            await self._edge(asking, path, notes)
+        redirects = self.settings.redirect_stored
+        notes.add("a range", judge_redirect(answer) if redirects else judge_range(answer, head))
+        notes.add("caching", judge_caching(head, gated=gated))
+        if self.settings.keys_of_links:
+            await self._links(asking, bare, notes, gated=gated)
+        if head.field("cf-ray") and (not gated or self.settings.edge_checks_links):
+            other = f"{bare}?doctor={secrets.token_hex(4)}"
+            await self._edge(asking, notes, path, self._signed(other) if gated else other)
 
-    async def _edge(self, asking: Viewer, path: str, notes: Notes) -> None:
-        notes.trying("cache rule")
-        second = await asking.ask(path, headers=_FIRST_BYTE)
-        with_query = await self._with_query(asking, path)
-        notes.add("cache rule", judge_cache_rule(second, with_query))
+    def _signed(self, path: str) -> str:
+        """A path with a link that is good for a minute."""
+        links = Links(self.settings.keys_of_links, self.settings.link_life)
+        now = int(self.clock.now().timestamp())
+        return links.sign(path, now, life=min(_MINUTE, links.life)).path
+
+    async def _links(self, asking: Viewer, path: str, notes: Notes, *, gated: bool) -> None:
+        """Ask with a good link, with one for another path, and with none."""
+        notes.trying("signed link")
+        token = self._signed(f"{path}x").rpartition("?")[2]
+        good = await asking.ask(self._signed(path), headers=_FIRST_BYTE)
+        wrong = await asking.ask(f"{path}?{token}", headers=_FIRST_BYTE)
+        none = await asking.ask(path, headers=_FIRST_BYTE)
+        notes.add("signed link", judge_link(good))
+        if gated:
+            notes.add("without a link", judge_gate(wrong, none))
+
+    async def _lock(self, notes: Notes) -> None:
+        """Ask the process behind our own listener without the edge's secret."""
+        notes.trying("origin lock")
+        host, port = self.settings.listen_address
+        if port == 0:
+            notes.add("origin lock", unchecked("FIRSTVIEW_LISTEN has no port that could be asked"))
+            return
+        here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - asked, not bound
+        where = f"http://[{here}]:{port}" if ":" in here else f"http://{here}:{port}"
+        async with viewer(where) as direct:
+            answer = await direct.ask(keys.clip_path("firstview-doctor"))
+        notes.add("origin lock", judge_lock(answer, where))
 
     @staticmethod
-    async def _with_query(asking: Viewer, path: str) -> Answer:
-        return await asking.ask(f"{path}?doctor={secrets.token_hex(4)}", headers=_FIRST_BYTE)
+    async def _edge(asking: Viewer, notes: Notes, path: str, with_query: str) -> None:
+        """Ask once more for what was asked for already, and for the same with another query."""
+        notes.trying("cache rule")
+        second = await asking.ask(path, headers=_FIRST_BYTE)
+        other = await asking.ask(with_query, headers=_FIRST_BYTE)
+        notes.add("cache rule", judge_cache_rule(second, other))
 
     async def _stored(self) -> Generation | None:
         """The newest clip that is stored; None if there is none, or the catalog cannot be asked."""

@@ -137,6 +137,45 @@ def judge_cache_rule(second: Answer, with_query: Answer) -> Verdict:
     return fine(f"CF-Cache-Status {status}, whatever the query")
 
 
+def judge_redirect(answer: Answer) -> Verdict:
+    """Judge a stored clip's `GET` where FIRSTVIEW_REDIRECT_STORED sends viewers to the bucket."""
+    if answer.status == 302:  # noqa: PLR2004
+        host = urlsplit(answer.field("location")).netloc
+        return fine(f"302 to {host}, as FIRSTVIEW_REDIRECT_STORED says")
+    return _not_the_clip(answer)
+
+
+def judge_link(answer: Answer) -> Verdict:
+    """Judge a stored clip's `GET` with a link that was signed a moment ago."""
+    if answer.status in {200, 206, 302}:
+        return fine("a link by the newest key of FIRSTVIEW_SIGNING_KEYS shows the clip")
+    if answer.status == 403:  # noqa: PLR2004
+        return failure(
+            "a link by the newest key of FIRSTVIEW_SIGNING_KEYS is refused",
+            "restart `firstview serve` with that key, give the rule at the edge the same secret and"
+            " ttl (FIRSTVIEW_LINK_LIFE), and see that the clocks agree",
+        )
+    return _not_the_clip(answer)
+
+
+def judge_gate(wrong: Answer, none: Answer) -> Verdict:
+    """Judge a gated clip's `GET` with a link to something else, and with none."""
+    shown = [answer for answer in (wrong, none) if answer.status in {200, 206, 302}]
+    if not shown:
+        return fine("a gated clip is refused, and with a link to something else as well")
+    which = "with a link to something else" if none not in shown else "without a link"
+    if shown[0].field("cf-cache-status").upper() in _CACHED:
+        mend = (
+            "add the token rule (`deploy/cloudflare/`, docs/cloudflare.md), or unset"
+            " FIRSTVIEW_EDGE_CHECKS_LINKS; then purge the cache"
+        )
+        return failure(f"Cloudflare shows a gated clip {which}", mend)
+    return failure(
+        f"a gated clip is shown {which}",
+        "restart `firstview serve`, so that it knows FIRSTVIEW_GATED; see what else answers there",
+    )
+
+
 def judge_lock(answer: Answer, where: str) -> Verdict:
     """Judge a clip's address asked for at the origin without the edge's secret."""
     if answer.status == 0:

@@ -105,7 +105,7 @@ class Trial:
         seen = f"s3://{self.check.bucket} at {self.probe.endpoint}, region {self.probe.region}"
         reached = self._done("list", reply, "s3:ListBucket", fine(seen))
         # A store may forbid just this: writing is then tried all the same.
-        return reached or reply.code in {"AccessDenied", ""}
+        return reached or (reply.status == 403 and reply.code in {"AccessDenied", ""})  # noqa: PLR2004
 
     async def _write(self) -> bool:
         self.notes.trying("write")

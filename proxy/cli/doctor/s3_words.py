@@ -34,7 +34,7 @@ _UNSUPPORTED: Final = {"NotImplemented", "MethodNotAllowed", "UnsupportedOperati
 def judge_silence(error: FirstviewError, endpoint: str) -> Verdict:
     """Judge a store that gave no answer, or a client that could not ask."""
     if "credentials" in error.detail:
-        return failure(error.detail, _KEYS)
+        return failure(error.detail.partition(":")[0], f"{_KEYS}, or set them")
     return failure(
         error.detail,
         f"check AWS_ENDPOINT_URL_S3 (now {endpoint or 'unset'}), the name's DNS entry, and that a"
@@ -80,8 +80,15 @@ def _refusal(reply: Reply, right: str, bucket: str, endpoint: str) -> tuple[str,
             (": this store does not know it", "use a store with the whole S3 API"),
         ),
         (
-            status == 404,  # noqa: PLR2004
+            status == 404 and (not code or code == "NoSuchKey") and right == "s3:GetObject",  # noqa: PLR2004
             (", though it was just written", "use a store that reads its own writes"),
+        ),
+        (
+            not code,
+            (
+                f" without saying why: what answers at {endpoint} may be no S3 store",
+                "check AWS_ENDPOINT_URL_S3, and HTTP_PROXY, HTTPS_PROXY and NO_PROXY",
+            ),
         ),
     )
     busy = ("", "try again; if it stays so, ask whoever runs the store")
@@ -171,7 +178,7 @@ def judge_lifecycle(reply: Reply, endpoint: str) -> Verdict:
             if days is not None and rule.get("Status") == "Enabled":
                 return fine(f"unfinished uploads are aborted after {days} days")
         return warning("no rule removes unfinished uploads, which cost as much as clips", mend)
-    if reply.code == "NoSuchLifecycleConfiguration" or reply.status == 404:  # noqa: PLR2004
+    if reply.code == "NoSuchLifecycleConfiguration":
         if ".r2.cloudflarestorage.com" in endpoint:
             return fine("R2 aborts unfinished uploads after 7 days")
         return warning("no rule removes unfinished uploads, which cost as much as clips", mend)

@@ -223,7 +223,7 @@ def reply(status: int, code: str = "", *, body: bytes = b"", **headers: str) -> 
         (301, "PermanentRedirect", "AWS_REGION"),
         (400, "AuthorizationHeaderMalformed", "AWS_REGION"),
         (501, "NotImplemented", "use a store"),
-        (404, "NoSuchKey", "reads its own writes"),
+        (404, "", "HTTP_PROXY"),
         (500, "InternalError", "try again"),
     ],
 )
@@ -231,6 +231,12 @@ def test_a_refusal_says_what_to_change(status: int, code: str, mend: str) -> Non
     verdict = judge_refusal(reply(status, code), "s3:PutObject", "clips", "https://s3.example")
     assert verdict.mark is Mark.FAILS
     assert mend in verdict.advice
+
+
+def test_a_store_that_forgets_what_was_just_written_is_no_store() -> None:
+    for code in ("", "NoSuchKey"):
+        verdict = judge_refusal(reply(404, code), "s3:GetObject", "clips", "https://s3.example")
+        assert "reads its own writes" in verdict.advice
 
 
 def test_a_store_has_to_refuse_a_second_write() -> None:

@@ -11,10 +11,13 @@ from proxy.cli.doctor.public_words import (
     judge_cache_rule,
     judge_caching,
     judge_front,
+    judge_gate,
     judge_head,
     judge_health,
+    judge_link,
     judge_lock,
     judge_range,
+    judge_redirect,
 )
 
 CLIP = {"etag": '"tag"', "accept-ranges": "bytes", "content-length": "100"}
@@ -120,3 +123,23 @@ def test_an_origin_that_answers_without_the_edges_secret_is_pointed_out() -> Non
     assert judge_lock(Answer(403), "it").mark is Mark.OK
     assert judge_lock(Answer(404), "it").mark is Mark.WARNING
     assert judge_lock(Answer(0, problem="refused"), "it").mark is Mark.UNCHECKED
+
+
+def test_a_link_that_was_just_signed_shows_the_clip() -> None:
+    assert judge_link(PART).mark is Mark.OK
+    assert "FIRSTVIEW_LINK_LIFE" in judge_link(Answer(403)).advice
+    assert judge_link(Answer(404)).mark is Mark.FAILS
+
+
+def test_a_gate_refuses_whoever_has_no_link() -> None:
+    refused, kept = Answer(403), Answer(206, {"cf-cache-status": "HIT"})
+    assert judge_gate(refused, refused).mark is Mark.OK
+    assert "FIRSTVIEW_GATED" in judge_gate(refused, PART).advice
+    assert "something else" in judge_gate(PART, refused).seen
+    assert "token rule" in judge_gate(refused, kept).advice
+
+
+def test_a_redirect_is_fine_where_it_is_meant() -> None:
+    there = Answer(302, {"location": "https://bucket.example/x?y"})
+    assert "bucket.example" in judge_redirect(there).seen
+    assert judge_redirect(Answer(404)).mark is Mark.FAILS
