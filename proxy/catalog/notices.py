@@ -95,7 +95,9 @@ class Notices:
 def _take(taking: Taking, notice: Notice) -> Taken:
     """Let a notice change its rows."""
     if notice.clips:
-        outcomes = {taking.register(_completed(taking, item)) for item in notice.clips}
+        outcomes = set()
+        for item in notice.clips:
+            outcomes.add(taking.register(_gated(taking, notice, _completed(taking, item))))
         return Taken.DUPLICATE if outcomes == {Outcome.UNCHANGED} else Taken.ACCEPTED
     row = taking.row(notice.request_id)
     if notice.failure is not None:
@@ -114,6 +116,14 @@ def _completed(taking: Taking, item: Registration) -> Registration:
     row = taking.row(item.request_id)
     known = item.completed_at or (row.completed_at if row is not None else None)
     return item if known is not None else replace(item, completed_at=taking.now)
+
+
+def _gated(taking: Taking, notice: Notice, item: Registration) -> Registration:
+    """A generation's further clips are for whom its first is, until somebody says otherwise."""
+    first, row = taking.row(notice.request_id), taking.row(item.request_id)
+    if first is None or first.gated is None or (row is not None and row.gated is not None):
+        return item
+    return replace(item, gated=first.gated)
 
 
 def _file(taking: Taking, notice: Notice) -> None:

@@ -39,6 +39,8 @@ class Gate:
         self._has_keys = bool(settings.keys_of_links)
         self._lock = OriginLock(settings.origin_secrets)
         self.is_locked = bool(settings.origin_secrets)
+        self.is_gated = settings.gated
+        """Whether clips are gated unless their generation says otherwise."""
         self._locator = locator
         self._clock = clock
 

@@ -22,6 +22,7 @@ from aiohttp.web_protocol import RequestHandler, RequestPayloadError
 from aiohttp.web_request import BaseRequest
 
 from proxy.errors import BadRequest, FirstviewError, HeaderTooLarge
+from proxy.security.links import without_token
 from proxy.settings import Settings
 from proxy.telemetry.metrics import Metrics
 from proxy.web.connection import Connection
@@ -203,7 +204,9 @@ class Machine(RequestHandler):
     ) -> web.StreamResponse:
         """Answer what is no HTTP as a problem document; one line in the log, without a trace."""
         if status == 400:  # noqa: PLR2004
-            log.info("not http", peer=request.remote, error=str(message or exc)[:200])
+            log.info(
+                "not http", peer=request.remote, error=without_token(str(message or exc))[:200]
+            )
             error = _name_refusal(exc, message)
         else:
             log.error("handler failed", exc_info=exc)

@@ -14,7 +14,9 @@ from aiohttp.web_request import BaseRequest
 from proxy.errors import (
     FirstviewError,
     InvalidRequestId,
+    LinkRefused,
     MethodNotAllowed,
+    RequestError,
     RouteNotFound,
     ViewerLeft,
     ViewerStalled,
@@ -85,10 +87,19 @@ class Public:
             if method != "POST":
                 raise MethodNotAllowed("POST")
             return await self._webhooks.answer(exchange)
-        if path.startswith(_VIDEOS):
-            msg = "a clip's address is /videos/<request id>.mp4, its id letters, digits, - and _"
-            raise InvalidRequestId(msg)
-        raise RouteNotFound
+        raise self._nothing_at(path)
+
+    def _nothing_at(self, path: str) -> RequestError:
+        """What to say of an address that is none.
+
+        No link is valid for it: where clips are gated it is refused like an id that nobody knows.
+        """
+        if not path.startswith(_VIDEOS):
+            return RouteNotFound()
+        if self._gate.is_gated:
+            return LinkRefused()
+        msg = "a clip's address is /videos/<request id>.mp4, its id letters, digits, - and _"
+        return InvalidRequestId(msg)
 
     async def _refuse(self, exchange: Exchange, error: Exception) -> Sent:
         exchange.client = self._gate.client(exchange.request)

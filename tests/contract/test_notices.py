@@ -540,3 +540,17 @@ async def test_jobs_are_waited_for_in_the_order_of_their_keys(
 
     taking = await catalog.write(heartbeat)
     assert list(await taking) == [Taken.DUPLICATE, Taken.ACCEPTED]
+
+
+@pytest.mark.parametrize("gated", [True, False, None])
+async def test_further_clips_are_shown_to_whom_the_first_is(
+    notices: Notices, generations: Generations, gated: bool | None
+) -> None:
+    await put(generations, gated=gated)
+    await put(generations, request_id="a_3", gated=False)
+    names = ("a", "a_2", "a_3")
+    clips = tuple(Registration(request_id=name, fal_url=f"{URL}/{name}") for name in names)
+    several = Notice(request_id="a", clips=clips)
+    assert await notices.take(several) == "accepted"
+    assert [(await row(generations, name)).gated for name in names] == [gated, gated, False]
+    assert await notices.take(several) == "duplicate"

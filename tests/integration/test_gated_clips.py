@@ -128,9 +128,10 @@ async def test_who_has_no_link_sets_nothing_off_and_learns_nothing(
         lambda link: f"{link}&{link.partition('?')[2]}",
         lambda link: link.replace("%", "%25"),
         lambda link: f"{path_of('clip')}?{signed('other').partition('?')[2]}",
+        lambda link: link.replace("clip", "%63lip"),
         lambda link: expired("clip"),
     ],
-    ids=["wrong", "not last", "twice", "encoded twice", "of another", "expired"],
+    ids=["wrong", "not last", "twice", "encoded twice", "of another", "path encoded", "expired"],
 )
 async def test_a_bad_link_is_refused_at_a_hit_as_well(make_origin: MakeOrigin, spoilt: Any) -> None:
     origin = await make_origin(**GATED)
