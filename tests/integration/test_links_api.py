@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,11 @@ from tests.integration.test_gated_clips import ask, caching
 DATA = make_clip(40_000, 8)
 LINKS = "/api/v1/links"
 VARIABLES = {f"FIRSTVIEW_{name.upper()}": str(value) for name, value in KEYS.items()}
+
+
+def settings_of(said: dict[str, Any]) -> Settings:
+    """Settings of nobody's environment."""
+    return Settings(_env_file=None, **said)  # type: ignore[call-arg]
 
 
 async def post(origin: Origin, **body: Any) -> tuple[int, Any]:
@@ -139,17 +145,16 @@ async def test_a_link_of_the_command_line_holds(make_origin: MakeOrigin, tmp_pat
     assert [await fetched(origin, url) for url in urls] == [(200, DATA)] * 2
 
 
-def test_the_command_line_says_when_a_link_ends(tmp_path: Path) -> None:
+def test_the_command_line_says_when_a_link_ends(capsys: pytest.CaptureFixture[str]) -> None:
     before = int(time.time())
-    options = ("--life", "15m", "--key", "old", "--url-safe", "--json")
-    done = firstview(tmp_path, "sign", "clip", *options, **VARIABLES)
-    assert done.returncode == 0, done.stderr
-    [link] = json.loads(done.stdout)
-    assert link["path"] == path_of("clip")
-    assert link["key"] == "old"
+    wish = sign.Wish(life="15m", key="old", url_safe=True)
+    assert sign.run(settings_of(KEYS), ["clip"], wish, as_json=True) == 0
+    [link] = json.loads(capsys.readouterr().out)
+    assert (link["path"], link["key"]) == (path_of("clip"), "old")
     assert "%" not in link["url"]
     begun = int(link["url"].partition("verify=")[2].partition("-")[0])
     assert before <= begun + 3600 - 900 <= time.time()
+    assert datetime.fromisoformat(link["expires_at"]).timestamp() == begun + 3600
 
 
 @pytest.mark.parametrize(
@@ -166,4 +171,4 @@ def test_the_command_line_says_what_is_wrong(arguments: tuple[str, ...], said: s
     said_too = dict(zip(more[::2], more[1::2], strict=True))
     wish = sign.Wish(life=said_too.get("life"), key=said_too.get("key"))
     with pytest.raises((SettingsError, BadRequest), match=said):
-        sign.run(Settings(_env_file=None, **KEYS), [what], wish, as_json=False)  # type: ignore[call-arg]
+        sign.run(settings_of(KEYS), [what], wish, as_json=False)
