@@ -154,7 +154,7 @@ compile = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 
 .PHONY: lock
 lock: $(VENV)/.bootstrap ## lock the requirements anew (UPGRADE=1 takes the newest versions)
-	@$(compile) -o requirements/dev.txt --group dev
+	@$(compile) -o requirements/dev.txt --group dev --extra otel
 	@$(compile) -o requirements/runtime.txt -c requirements/dev.txt
 	@$(compile:pyproject.toml=) -c requirements/dev.txt -o requirements/bootstrap.txt --group bootstrap
 	@$(compile:pyproject.toml=) -o requirements/s3server.txt --group s3server

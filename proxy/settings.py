@@ -90,6 +90,10 @@ def _check_address(value: object) -> object:
     return value
 
 
+def _in_small_letters(value: object) -> object:
+    return value.strip().lower() if isinstance(value, str) else value
+
+
 def _split_list(value: object) -> object:
     if isinstance(value, str):
         return tuple(item.strip() for item in value.split(",") if item.strip())
@@ -100,6 +104,9 @@ Seconds = Annotated[float, BeforeValidator(parse_duration), Field(gt=0, le=_LONG
 Delay = Annotated[float, BeforeValidator(parse_duration), Field(ge=0, le=_LONGEST)]
 Address = Annotated[str, BeforeValidator(_check_address)]
 Workers = Annotated[int | Literal["auto"], PlainValidator(parse_workers)]
+LogLevel = Annotated[
+    Literal["debug", "info", "warning", "error", "critical"], BeforeValidator(_in_small_letters)
+]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_list)]
 Size = Annotated[ByteSize, BeforeValidator(parse_size), Field(gt=0)]
 
@@ -361,8 +368,28 @@ class Settings(BaseSettings):
     hit_metrics: bool = _setting(
         True, "Count and time hits that are answered in one go; off saves 1 to 3 % of such a hit."
     )
-    log_level: str = _setting("info", "Least severe log entries that are written.")
-    log_format: str = _setting("json", "`json`, or `console` for people.")
+    log_level: LogLevel = _setting(
+        "info", "Least severe log entries that are written: debug, info, warning, error, critical."
+    )
+    log_format: Literal["auto", "json", "console"] = _setting(
+        "auto", "`json`, or `console` for people; `auto`: `console` in a terminal, else `json`."
+    )
+    traces: bool = _setting(
+        False,
+        "Send OpenTelemetry traces to where `OTEL_EXPORTER_OTLP_ENDPOINT` says; needs"
+        " `firstview[otel]`.",
+    )
+    access_log: Literal["off", "errors", "all"] = _setting(
+        "all",
+        "Requests that get a line in the log: all, those that were refused, failed or cut off, or"
+        " none.",
+    )
+    access_log_hits: int = _setting(
+        1000,
+        "Lines a second that plain hits get at most in each process; the others are counted in one"
+        " line. What is no hit, and what goes wrong, always gets its own.",
+        ge=0,
+    )
 
     @property
     def listen_address(self) -> tuple[str, int]:

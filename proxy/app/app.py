@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from proxy.app.corridor import Corridor, cancel, open_corridor
 from proxy.app.doors import Doors
@@ -35,6 +35,9 @@ from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.samples import Family
 from proxy.upstream.fetch import Upstream
 
+if TYPE_CHECKING:  # an optional extra
+    from opentelemetry.sdk.trace.export import SpanExporter
+
 ALONE: Final = Seat()
 """The seat of a process that has no others beside it."""
 
@@ -53,16 +56,19 @@ class App:
         sockets: Sockets = NO_SOCKETS,
         crew: Crew | None = None,
         supervised: Supervised | None = None,
+        exporter: SpanExporter | None = None,
     ) -> None:
         """Take the settings; use `running`.
 
         A process that serves beside others is given its seat, the listening sockets that it shares
         with them, the way to what all of them have counted, and what it knows of its supervisor.
+        `exporter`: where spans go, if not where the environment says.
         """
         self.settings = settings
         self.seat = seat
         self._sockets = sockets
         self._crew = crew
+        self._exporter = exporter
         self.metrics = Metrics()
         self.clock = Clock()
         self._places: Places | None = None
@@ -128,7 +134,12 @@ class App:
         stack.push_async_callback(cancel, lagging)
         self._places = await stack.enter_async_context(
             open_places(
-                self.settings, self.clock, self.metrics, seat=self.seat, has_viewers=has_viewers
+                self.settings,
+                self.clock,
+                self.metrics,
+                seat=self.seat,
+                has_viewers=has_viewers,
+                exporter=self._exporter,
             )
         )
         self._corridor = await stack.enter_async_context(open_corridor(self._places, self._grace))

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from proxy.app.grace import Grace
@@ -22,6 +23,7 @@ from proxy.delivery.mirror import Mirrors
 from proxy.delivery.near import Near
 from proxy.delivery.own import Ownership
 from proxy.delivery.remembered import Remembered
+from proxy.delivery.traced import TracedCommits, TracedFills, TracedLocator
 from proxy.storage.open_files import OpenFiles
 
 _HEED: Final = 0.1
@@ -46,6 +48,7 @@ async def open_corridor(places: Places, grace: Grace) -> AsyncIterator[Corridor]
     """Take up what an earlier process left, and at the end let fills and uploads finish."""
     settings, clock, metrics = places.settings, places.clock, places.metrics
     async with contextlib.AsyncExitStack() as stack:
+        tracer = places.tracer
         ownership = Ownership(
             settings,
             bucket=places.bucket,
@@ -58,6 +61,7 @@ async def open_corridor(places: Places, grace: Grace) -> AsyncIterator[Corridor]
             metrics=metrics,
             behind=places.behind,
             keeps_copies=places.has_viewers,
+            commits=None if tracer is None else partial(TracedCommits, tracer),
         )
         await ownership.load()
         stack.push_async_callback(lambda: ownership.close(grace.left))
@@ -71,8 +75,8 @@ async def open_corridor(places: Places, grace: Grace) -> AsyncIterator[Corridor]
             clock=clock,
             metrics=metrics,
         )
-        fills = Fills(
-            settings,
+        fills = (Fills if tracer is None else partial(TracedFills, tracer))(
+            settings=settings,
             claims=claims,
             disk=places.disk,
             owner=ownership,
@@ -82,8 +86,8 @@ async def open_corridor(places: Places, grace: Grace) -> AsyncIterator[Corridor]
         flights = Flights(settings.max_fills, metrics.shed.labels("max_fills"))
         rows = Remembered(settings, places.generations, clock, metrics)
         candidates = Candidates(settings, places.bucket, places.upstream, clock, metrics)
-        locator = Locator(
-            settings,
+        locator = (Locator if tracer is None else partial(TracedLocator, tracer))(
+            settings=settings,
             near=near,
             rows=rows,
             candidates=candidates,

@@ -6,10 +6,12 @@ anything is answered.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from aiohttp import web
@@ -28,12 +30,14 @@ from proxy.security.jwks import Signers
 from proxy.security.links import Links
 from proxy.upstream.allowlist import Policy, check_url
 from proxy.upstream.fal_jwks import FalJwks
+from proxy.web.access import Access
 from proxy.web.admin import Admin
 from proxy.web.gate import Gate
 from proxy.web.hits import Hits
 from proxy.web.listener import Listener
 from proxy.web.probes import Probes
 from proxy.web.public import Public
+from proxy.web.traced import TracedHits, TracedPublic
 from proxy.web.videos import Videos
 from proxy.web.webhooks import Webhooks
 
@@ -78,10 +82,17 @@ async def listen(
         presign = places.bucket.presigned if settings.redirect_stored else None
         videos = Videos(settings, corridor.locator, gate, sender, metrics, presign=presign)
         webhooks = await stack.enter_async_context(_open_webhooks(places, corridor, labour))
-        public = Public(videos, webhooks, gate, metrics)
+        access = Access.of(settings, behind_edge=gate.is_locked)
+        await asyncio.to_thread(access.start)
+        stack.push_async_callback(asyncio.to_thread, access.close)
+        tracer = places.tracer
+        public = (Public if tracer is None else partial(TracedPublic, tracer))(
+            videos, webhooks, gate, metrics, access=access
+        )
         hits = None
         if not videos.tells and presign is None:
-            hits = Hits(settings, corridor.locator, gate, videos.policy, metrics)
+            lane = Hits if tracer is None else TracedHits
+            hits = lane(settings, corridor.locator, gate, videos.policy, metrics, access=access)
         listener = Listener(public, settings, metrics, hits)
         stack.push_async_callback(lambda: listener.shutdown(grace.left))
         doors = Doors(listener)

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 import aiohttp
 
@@ -30,7 +30,12 @@ from proxy.storage.opening import open_bucket
 from proxy.storage.quiet_threads import QuietThreads
 from proxy.storage.shared import Shared
 from proxy.telemetry.metrics import Metrics
+from proxy.telemetry.tracing import open_tracer
 from proxy.upstream.fetch import Upstream
+
+if TYPE_CHECKING:  # an optional extra
+    from opentelemetry.sdk.trace.export import SpanExporter
+    from opentelemetry.trace import Tracer
 
 _SHARE = 2
 """Clips that are kept open take no more than one of so many descriptors from viewers."""
@@ -47,6 +52,7 @@ class Places:
     settings: Settings
     clock: Clock
     metrics: Metrics
+    tracer: Tracer | None
     seat: Seat
     has_viewers: bool
     executor: ThreadPoolExecutor
@@ -67,11 +73,18 @@ class Places:
 
 @contextlib.asynccontextmanager
 async def open_places(
-    settings: Settings, clock: Clock, metrics: Metrics, *, seat: Seat, has_viewers: bool
+    settings: Settings,
+    clock: Clock,
+    metrics: Metrics,
+    *,
+    seat: Seat,
+    has_viewers: bool,
+    exporter: SpanExporter | None = None,
 ) -> AsyncIterator[Places]:
     """Open everything; raises SettingsError, CatalogError or BucketError if that is impossible."""
     descriptors = _raise_file_limit()
     async with contextlib.AsyncExitStack() as stack:
+        tracer = await stack.enter_async_context(open_tracer(settings, exporter))
         executor = ThreadPoolExecutor(_DISK_THREADS, thread_name_prefix="disk")
         stack.push_async_callback(asyncio.to_thread, executor.shutdown)
         behind = QuietThreads(executor)
@@ -110,6 +123,7 @@ async def open_places(
             settings=settings,
             clock=clock,
             metrics=metrics,
+            tracer=tracer,
             seat=seat,
             has_viewers=has_viewers,
             executor=executor,

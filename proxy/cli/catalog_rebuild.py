@@ -38,7 +38,7 @@ def run(settings: Settings, *, as_json: bool, dry_run: bool) -> int:
     Raises SettingsError, and what stopped it (BucketError, CatalogError) after printing what was
     done until then.
     """
-    configure(settings.log_level, settings.log_format)
+    configure(settings)
     progress, started = Progress(), time.monotonic()
     failure: FirstviewError | None = None
     try:

@@ -109,7 +109,7 @@ def run(
     `moved` is told after each batch; `ignored` names, at the end, columns that mean nothing.
     Raises what the batches raise; CatalogError after printing what was done until then.
     """
-    configure(settings.log_level, settings.log_format)
+    configure(settings)
     report, started = Report(), time.monotonic()
     failure: CatalogError | None = None
     with ExitStack() as stack:

@@ -88,7 +88,7 @@ class Stop(asyncio.Event):
 def log_no_less_than(level: str, settings: Settings) -> None:
     """Log only what is so severe, or what FIRSTVIEW_LOG_LEVEL says if somebody has set it."""
     chosen = settings.log_level if "log_level" in settings.model_fields_set else level
-    configure(chosen, settings.log_format)
+    configure(settings, level=chosen)
 
 
 def until_stopped(work: Callable[[Stop], Awaitable[T]]) -> T:

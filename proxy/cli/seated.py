@@ -19,7 +19,7 @@ from proxy.app.health import Supervised
 from proxy.app.listeners import Sockets
 from proxy.cli.running import Stop, until_stopped
 from proxy.errors import FirstviewError, SettingsError
-from proxy.settings import load
+from proxy.settings import Settings, load
 from proxy.supervisor.channel import Channel
 from proxy.supervisor.orders import Orders
 from proxy.supervisor.totals import SAMPLES
@@ -38,7 +38,7 @@ from proxy.supervisor.worker import (
     WISH,
 )
 from proxy.telemetry.health import Standing
-from proxy.telemetry.log import configure
+from proxy.telemetry.log import written_aside
 from proxy.telemetry.samples import Family, from_wire, to_wire
 
 _PATIENCE: Final = 5.0
@@ -95,9 +95,13 @@ class Seated:
         self._end()  # the supervisor is gone, and with it who replaces us
 
     async def _serve(self) -> None:
+        settings = load()
+        with written_aside(settings, worker=self._orders.number):
+            await self._serve_by(settings)
+
+    async def _serve_by(self, settings: Settings) -> None:
         assert self._channel is not None  # noqa: S101 - for mypy; `run` has opened it
-        orders, settings = self._orders, load()
-        configure(settings.log_level, settings.log_format, worker=orders.number)
+        orders = self._orders
         self._app = app = App(
             settings,
             seat=orders.seat,

@@ -20,7 +20,7 @@ from proxy.clock import Clock
 from proxy.settings import MOST_WORKERS, Settings
 from proxy.storage import keys
 from proxy.supervisor.sockets import Sockets, open_sockets
-from proxy.telemetry.log import configure
+from proxy.telemetry.log import written_aside
 
 # ruff: noqa: PLC0415 - a supervisor has no use for the application, one process none for it
 
@@ -35,7 +35,11 @@ def run(settings: Settings) -> int:
 
     Raises FirstviewError.
     """
-    configure(settings.log_level, settings.log_format)
+    with written_aside(settings):
+        return _run(settings)
+
+
+def _run(settings: Settings) -> int:
     cores = min(len(os.sched_getaffinity(0)), MOST_WORKERS)
     workers = cores if settings.workers == "auto" else settings.workers
     return until_stopped(lambda stop: _serve(settings, workers, stop))

@@ -12,7 +12,7 @@ from proxy.cli.running import Stop, until_stopped
 from proxy.cli.serve import warn_of_insecurity
 from proxy.settings import Settings
 from proxy.storage import keys
-from proxy.telemetry.log import configure
+from proxy.telemetry.log import written_aside
 
 log = structlog.get_logger()
 
@@ -22,8 +22,8 @@ def run(settings: Settings) -> int:
 
     Raises FirstviewError.
     """
-    configure(settings.log_level, settings.log_format)
-    return until_stopped(lambda stop: _work(settings, stop))
+    with written_aside(settings):
+        return until_stopped(lambda stop: _work(settings, stop))
 
 
 async def _work(settings: Settings, stop: Stop) -> int:

@@ -112,6 +112,7 @@ class Claims:
         raise next((error for error in known if error.retryable), known[0])
 
     async def _of(self, flight: Flight, source: Source) -> Claim | None:
+        flight.account.reads(source)
         for _ in range(_TRIES):
             async with contextlib.AsyncExitStack() as unused:
                 try:
@@ -152,8 +153,6 @@ class Claims:
         self._metrics.followed.labels(step.name.lower()).inc()
         if step is Step.WHOLE and flight.facts is not None and not flight.superseded:
             self._near.keep_open(spool.fd, flight.facts)
-        elif step is Step.GO_ON and flight.is_ready:
-            log.info("taking a fill over", request_id=flight.request_id, at=spool.mark.written)
         elif step is Step.NO_ROOM and flight.is_ready:
             raise DiskExhausted
         elif step is Step.GONE and flight.is_ready:
@@ -227,6 +226,7 @@ class Claims:
             claim = None
         if claim is not None:
             self._metrics.takeovers.inc()
+            flight.account.taken_over_at = spool.mark.written
             flight.source, flight.validator = source, claim.body.validator
         elif flight.is_ready:
             raise SourceUnavailable("what the process that ended has left cannot be continued")

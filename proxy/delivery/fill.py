@@ -17,8 +17,6 @@ import contextlib
 from collections.abc import Iterator
 from functools import partial
 
-import structlog
-
 from proxy.clock import Clock
 from proxy.delivery.body import Body
 from proxy.delivery.claims import Claim, Claims
@@ -42,9 +40,6 @@ from proxy.telemetry.values import CANCELLED, INTERNAL, NONE, OK
 
 UNKNOWN_LENGTH = 64 * 1024 * 1024
 """Bytes reserved at first for a clip whose source does not say how long it is."""
-
-
-log = structlog.get_logger()
 
 
 class Fills:
@@ -72,33 +67,32 @@ class Fills:
 
     async def run(self, flight: Flight) -> None:
         """Fill one flight to its end; errors go to the flight, only cancellation is raised."""
+        account = flight.account
         try:
             await self._run(flight)
         except asyncio.CancelledError:
             self._ended(flight, CANCELLED)
             flight.fail(SourceUnavailable("the process is stopping"))
+            account.tell("stopped")
             raise
         except DiskExhausted as error:
             self._ended(flight, NO_ROOM)
             self._metrics.passthrough.labels("disk").inc()
-            log.warning("the disk is full, streaming through", request_id=flight.request_id)
+            account.tell("streamed-through", "warning", reason="disk")
             flight.fail(error if flight.is_ready else Overloaded("there is no room for the clip"))
         except FirstviewError as error:
             self._ended(flight, error.slug)
-            if not isinstance(error, ObjectMissing):
-                log.warning(
-                    "fill failed",
-                    request_id=flight.request_id,
-                    error=error.slug,
-                    detail=error.detail,
-                )
+            if not isinstance(error, ObjectMissing):  # or nobody's id: its request tells of that
+                account.tell(error.slug, "warning", detail=error.detail)
             if isinstance(error, CorruptClip) and flight.source is not None:
                 await self._owner.refused(flight.source, error)
             flight.fail(error)
-        except Exception:
-            log.exception("fill crashed", request_id=flight.request_id)
+        except Exception as error:  # noqa: BLE001 - whatever it is, viewers are told
+            account.tell("crashed", "error", exc_info=error)
             self._ended(flight, INTERNAL)
             flight.fail(FirstviewError())
+        else:
+            _tell_the_end(flight)
 
     def _ended(self, flight: Flight, outcome: str) -> None:
         source = NONE if flight.source is None else flight.source.tier
@@ -174,8 +168,8 @@ class Fills:
             raise Overloaded(msg)
         self._ended(flight, NO_ROOM)
         self._metrics.passthrough.labels(reason).inc()
-        log.warning("streaming through", request_id=flight.request_id, reason=reason)
         flight.land(body.facts(body.total))
+        flight.account.tell("streamed-through", "warning", reason=reason)
 
     @contextlib.contextmanager
     def _counting_range_bytes(self, flight: Flight, size: int) -> Iterator[bool]:
@@ -186,6 +180,16 @@ class Fills:
             yield admitted
         finally:
             self._range_bytes -= counted if admitted else 0
+
+
+def _tell_the_end(flight: Flight) -> None:
+    """Tell how a fill ended that has not failed; storing tells the rest of one that goes on."""
+    if flight.superseded:
+        flight.account.tell("superseded")
+    elif flight.followed and not flight.account.bytes:
+        flight.account.tell("followed", "debug")  # it is another process's to tell
+    elif not flight.account.is_passed_on:
+        flight.account.tell("whole")
 
 
 async def _leave(

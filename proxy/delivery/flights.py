@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator
 
 from prometheus_client import Counter
 
+from proxy.delivery.account import Account
 from proxy.delivery.bell import Bell
 from proxy.delivery.sources import Source
 from proxy.delivery.tail import Tail
@@ -49,6 +50,7 @@ class Flight:
         self.sources = sources
         self.by_range = by_range
         self.by_job = by_job
+        self.account = Account(request_id, "job" if by_job else "range" if by_range else "view")
         self.error: FirstviewError | None = None
         """What it failed with."""
         self.facts: ClipFacts | None = None
@@ -114,6 +116,7 @@ class Flight:
     def land(self, facts: ClipFacts) -> None:
         """Let the waiting viewers begin."""
         self.facts = facts
+        self.account.landed()
         if not self._ready.done():
             self._ready.set_result(facts)
             self._bell.ring()

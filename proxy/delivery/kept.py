@@ -11,6 +11,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from proxy.delivery.account import Account
 from proxy.delivery.leftovers import FoundClip
 from proxy.errors import FirstviewError
 from proxy.records import BodyHead, ClipFacts
@@ -45,6 +46,8 @@ class Kept:
     tries: int = 0
     due: float = 0.0
     failure: FirstviewError | None = None
+    account: Account | None = None
+    """What is to be told of the fill that brought it, until it has been."""
     tried: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once an attempt to store it has ended; `failure` is what the last one failed with."""
 

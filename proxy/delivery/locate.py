@@ -125,6 +125,7 @@ class Locator:
         else:
             self._gating.check(row, flight.facts, admitted=admitted)
         flight.hold()
+        flight.account.joins += joined
         try:
             facts, early = await self._board(flight, wanted, joined=joined)
             try:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from concurrent.futures import Executor
 from functools import partial
 from pathlib import Path
@@ -68,13 +69,17 @@ class Ownership:
         metrics: Metrics,
         behind: Executor | None = None,
         keeps_copies: bool = True,
+        commits: Callable[[Settings, Bucket, Clock, Metrics], Commits] | None = None,
     ) -> None:
-        """Take the parts it works with; `behind` has threads for what nobody waits for."""
+        """Take the parts it works with; `behind` has threads for what nobody waits for.
+
+        `commits` makes who writes clips into the bucket, if not `Commits` itself.
+        """
         self._settings = settings
         self._bucket = bucket
         self._disk = disk
         self._spool_dir = spool_dir
-        self._commits = Commits(settings, bucket, clock, metrics)
+        self._commits = (commits or Commits)(settings, bucket, clock, metrics)
         self._ledger = Ledger(rows, clock, metrics)
         self._shelf = Shelf(disk, files, executor, behind or executor, keeps=keeps_copies)
         self.storing = Storing(
@@ -118,7 +123,7 @@ class Ownership:
 
     async def take(self, filled: Filled) -> None:
         """Own a verified clip from here on. It is a hit already; its upload goes on beside."""
-        source = filled.source
+        source, account = filled.source, filled.flight.account
         file = OpenFile(os.dup(filled.spool.fd), filled.facts, "disk")
         if not isinstance(source, UpstreamSource):
             await self._cache(filled, file)
@@ -134,7 +139,9 @@ class Ownership:
             head=filled.head,
             upload=filled.upload,
             busy=True,
+            account=account,
         )
+        account.passed_on()
         self._kept[kept.facts.request_id] = kept
         if kept.sha256 is not None:
             await self._shelf.write(kept, durable=False)

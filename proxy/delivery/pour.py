@@ -11,8 +11,6 @@ import contextlib
 import itertools
 from collections.abc import AsyncIterator
 
-import structlog
-
 from proxy.clock import Clock
 from proxy.delivery.behind import Behind
 from proxy.delivery.body import Body
@@ -47,8 +45,6 @@ _ALL_BUFFERS = 32 * 1024 * 1024
 
 _KEPT_PAIRS = 8
 """Pairs of the largest buffers that are kept for the next fill: new memory costs a fault a page."""
-
-log = structlog.get_logger()
 
 
 class Pouring:
@@ -186,6 +182,7 @@ class Pouring:
         async with self._writing:
             await spool.append(chunk)
         self._metrics.filled_bytes.labels(body.source.tier).inc(len(chunk))
+        flight.account.bytes += len(chunk)
         if upload is not None:
             with contextlib.suppress(BucketError):  # what this cannot send, commit does
                 await upload.advance(spool.mark.written)
@@ -217,13 +214,7 @@ class Pouring:
         await body.close()
         while True:
             self._metrics.resumes.labels(body.source.tier).inc()
-            log.info(
-                "resuming",
-                request_id=flight.request_id,
-                at=spool.mark.written,
-                error=error.slug,
-                detail=error.detail,
-            )
+            flight.account.resumed(error)
             await patience.wait(error)
             try:
                 await body.reopen(spool, patience.left)

@@ -104,15 +104,23 @@ class Storing:
         try:
             await self._store(kept)
         except ObjectConflict as error:
+            _tell(kept, error.slug)
             await self._give_up(kept, error)
         except Superseded:
+            _tell(kept, "superseded")
             await self._drop(kept)
         except CorruptClip as error:  # cut short on the disk: the source has to be asked again
+            _tell(kept, error.slug)
             log.warning("a kept clip broke", request_id=kept.facts.request_id, error=error.detail)
             await self._drop(kept)
         except FirstviewError as error:
+            _tell(kept, error.slug)
             await self._postpone(kept, error)
+        except asyncio.CancelledError:
+            _tell(kept, "stopped")
+            raise
         except Exception as error:
+            _tell(kept, "crashed")
             log.exception("storing crashed", request_id=kept.facts.request_id)
             await self._postpone(kept, FirstviewError(str(error)))
         else:
@@ -136,7 +144,9 @@ class Storing:
         await self._shelf.settle(kept, linked=self._is_local)
         kept.failure = None
         await self._drop(kept)
-        log.info("stored", request_id=facts.request_id, bytes=facts.length, sha256=sha256)
+        if kept.account is None:  # not at the first try, or of an earlier process
+            log.info("stored", request_id=facts.request_id, length=facts.length, sha256=sha256)
+        _tell(kept, "stored", sha256=sha256)
 
     async def _proven(self, kept: Kept) -> str:
         """The clip's digest, which is noted beside it, so that it proves the file after a crash.
@@ -221,6 +231,13 @@ class Storing:
             for attempt in late:
                 attempt.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+
+
+def _tell(kept: Kept, commit: str, *, sha256: str | None = None) -> None:
+    """Let the fill's line be written, now that its clip's way into the bucket is known."""
+    account, kept.account = kept.account, None
+    if account is not None:
+        account.tell("whole", length=kept.facts.length, commit=commit, sha256=sha256)
 
 
 def _nobody_asked(_facts: ClipFacts) -> None:

@@ -39,6 +39,7 @@ class Connection(asyncio.Protocol):
         "_timer",
         "_transport",
         "_viewer",
+        "peer",
         "sending",
     )
 
@@ -51,6 +52,8 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._quiet_since = 0.0
         self._asked = False
+        self.peer: str | None = None
+        """The other end's address, if somebody is going to write it down."""
         self.sending: asyncio.Task[None] | None = None
         """What sends the rest of a hit that the socket did not take at once."""
 
@@ -62,6 +65,9 @@ class Connection(asyncio.Protocol):
         sock = transport.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self._quiet_since = time.monotonic()
+        if self._listener.asks_peers:
+            name = transport.get_extra_info("peername")
+            self.peer = str(name[0]) if name else None
         if self._listener.accept(self):
             self._watch(self._listener.settings.header_timeout)
         else:

@@ -1,7 +1,7 @@
 """One request and its reply: the little that every answer needs, whatever it is about.
 
 Belongs here: the exchange's id, its clock, its body, its per-reply fields and its one line in the
-log. Must not know: routes, clips.
+log, but for how that is written. Must not know: routes, clips.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from proxy.delivery.viewer import ViewerSocket
 from proxy.errors import BadRequest, BodyTooLarge, FirstviewError, RequestTimeout
 from proxy.telemetry.metrics import Metrics
 from proxy.web import headers
+from proxy.web.access import Access, Reply
 from proxy.web.connection import Connection
 from proxy.web.machine import Sent
 from proxy.web.problems import render
@@ -36,14 +37,24 @@ class Exchange:
     """One request on one connection, until its reply is sent."""
 
     __slots__ = (
+        "_crash",
+        "_error",
+        "_first",
         "_keep_alive",
         "_metrics",
         "_started",
+        "bytes",
+        "cache",
         "client",
         "connection",
+        "ended",
         "id",
         "is_private",
         "request",
+        "request_id",
+        "status",
+        "tier",
+        "trace",
     )
 
     def __init__(self, request: BaseRequest, connection: Connection, metrics: Metrics) -> None:
@@ -54,14 +65,34 @@ class Exchange:
         self._started = time.perf_counter()
         self._keep_alive = request.keep_alive
         self.id = name(request.headers.get("X-Request-Id"))
-        self.client: str | None = None
-        """Whose request it is, if anybody has asked."""
+        self.client: str | None = connection.peer
+        """Who asks: the other end, unless a trusted edge has said for whom it asks."""
+        self.request_id: str | None = None
+        """The clip that is asked for, if it is one."""
+        self.status: int | None = None
+        self.tier: str | None = None
+        self.cache: str | None = None
+        """What a cache is to this reply: `hit`, `miss`, or `joined` for another's miss."""
+        self.bytes: int | None = None
+        """Bytes of the clip that were sent."""
+        self.ended: str | None = None
+        """How the reply ended, if it did not reach its end."""
+        self.trace: str | None = None
+        """Trace that it belongs to, if there is one."""
+        self._first: float | None = None
+        self._error: FirstviewError | None = None
+        self._crash: BaseException | None = None
         self.is_private = False
         """Whether what is said is for this viewer alone, errors too."""
 
     def spent(self) -> float:
         """Seconds since the request was there."""
         return time.perf_counter() - self._started
+
+    @property
+    def path(self) -> str:
+        """What is asked for, without its query."""
+        return self.request.raw_path.partition("?")[0]
 
     def viewer(self) -> ViewerSocket:
         """The socket to send the reply on."""
@@ -117,8 +148,16 @@ class Exchange:
                 ms=round(self.spent() * 1000, 2),
             )
 
+    def answered(self, status: int) -> None:
+        """Note that the reply's head is out; whatever follows, this was its status."""
+        self.status = status
+        self._first = self.spent()
+
     def sent(self, status: int, tier: str) -> Sent:
         """Count a reply that went out whole."""
+        if self.status is None:
+            self.answered(status)
+        self.tier = tier
         self._metrics.replies(status, tier).value += 1
         return Sent(keep_alive=self._keep_alive)
 
@@ -132,43 +171,56 @@ class Exchange:
     async def send_problem(
         self, error: BaseException, cors_origin: str, *, logged: bool = False
     ) -> Sent:
-        """Send an error as a problem document, and log it once, unless it is `logged` already.
+        """Send an error as a problem document; `logged`: a crash has its line already.
 
         Where the request's body has not come whole the connection ends with the reply: its client
         may send the rest, or, told nothing by a 100, the next request (RFC 9110 §10.1.1).
         """
-        path = self.request.raw_path.partition("?")[0]
         problem = render(
             error,
             request_id=self.id,
-            instance=path,
+            instance=self.path,
             cors_origin=cors_origin,
             is_private=self.is_private,
         )
-        if not logged:
-            self._log(problem.status, path, error)
+        self.status = problem.status
+        if isinstance(error, FirstviewError):
+            self._error = error
+        else:
+            self._error, self._crash = FirstviewError(), None if logged else error
         content = self.request.content
         self._keep_alive &= content.is_eof() and content.exception() is None
         head = headers.head(problem.status, headers.block(problem.fields) + self.fields())
         await self.viewer().send(head + (b"" if self.request.method == "HEAD" else problem.body))
+        self.answered(problem.status)
         return self.sent(problem.status, "none")
 
-    def _log(self, status: int, path: str, error: BaseException) -> None:
-        known = isinstance(error, FirstviewError)
-        entry = log.bind(
-            exchange=self.id,
-            method=self.request.method,
-            path=path[:200],
-            status=status,
-            client=self.client,
-            error=error.slug if isinstance(error, FirstviewError) else "internal",
+    def tell(self, access: Access) -> None:
+        """Have the access log tell of it, now that it is over."""
+        fields, error = self.request.headers, self._error
+        access.note(
+            Reply(
+                exchange=self.id,
+                method=self.request.method,
+                path=self.path,
+                request_id=self.request_id,
+                status=self.status,
+                range=fields.get("Range"),
+                bytes=self.bytes,
+                tier=self.tier,
+                cache=self.cache,
+                first=self._first,
+                seconds=self.spent(),
+                client=self.client,
+                ray=fields.get("CF-Ray"),
+                agent=fields.get("User-Agent"),
+                ended=self.ended,
+                error=None if error is None else error.slug,
+                detail=None if error is None else str(error),
+                trace=self.trace,
+            ),
+            self._crash,
         )
-        if not known:
-            entry.error("request crashed", exc_info=error)
-        elif status >= 500:  # noqa: PLR2004
-            entry.warning("request failed", detail=str(error))
-        else:
-            entry.info("request refused", detail=str(error))
 
 
 def name(given: str | None) -> str:

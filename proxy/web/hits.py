@@ -22,6 +22,7 @@ from proxy.storage.open_files import ServedFile
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.values import NEAR
 from proxy.web import exchange, headers, plain
+from proxy.web.access import Access, Hit
 from proxy.web.broken import Breakages
 from proxy.web.connection import Connection
 from proxy.web.gate import Gate
@@ -48,8 +49,10 @@ class Hits:
         gate: Gate,
         policy: ReplyPolicy,
         metrics: Metrics,
+        *,
+        access: Access | None = None,
     ) -> None:
-        """Take the corridor's near end, who gets in, and what the other lane's replies say."""
+        """Take the corridor's near end, who gets in, what replies say, and who logs hits."""
         self._most = min(plain.MOST, settings.max_line_bytes, settings.max_header_bytes)
         self._parse = gate.parser()
         self._find = gate.finder()
@@ -58,17 +61,17 @@ class Hits:
         counted = settings.hit_metrics
         self._tallies = {tier: metrics.hits(tier) if counted else None for tier in NEAR}
         self._breakages = Breakages(locator, metrics)
+        self._access = access if access is not None and access.tells_hits else None
+        self._broken = access if access is not None and access.tells_breaks else None
 
     def answer(self, connection: Connection, data: bytes) -> bool:
         """Answer what has just come in; False if nothing was done, as it is not for this lane."""
         came = time.monotonic()
         asked = self._parse(data) if len(data) <= self._most else None
-        if asked is None:
+        file = None if asked is None else self._find(asked[1])
+        if asked is None or file is None:
             return False
-        method, clip, fields = asked
-        file = self._find(clip)
-        if file is None:
-            return False
+        method, _, fields = asked
         try:
             viewer = connection.viewer()
             status, lines, segments = plan(fields, file.facts, method=method)
@@ -79,7 +82,8 @@ class Hits:
         except (FirstviewError, OSError):
             return False  # the other lane will say why
         name = exchange.name(fields.get("X-Request-Id"))
-        lines += headers.exchange_fields(name, time.monotonic() - came)
+        first = time.monotonic()
+        lines += headers.exchange_fields(name, first - came)
         head = headers.head(status, stable_of(file, self._policy) + lines)
         start, stop = span
         position = start
@@ -90,16 +94,34 @@ class Hits:
                 if not body and start < stop:
                     position += viewer.offer_file(file.fd, start, stop)
         except FirstviewError as error:
-            self._break_off(_Hit(connection, file, status, name, data, came), error)
+            hit = _Hit(connection, file, status, name, data, came, first, position - start)
+            self._break_off(hit, error, hit.sent)
             return True
         if position == stop and taken >= len(head):
             tally = self._tallies[file.tier]
             if tally is not None:
                 tally.hit(status, stop - start, came)
             connection.answered(came)
+            access = self._access
+            if access is not None and access.takes(first):
+                # In order: a name for each costs more than all the rest of this.
+                access.hit(
+                    Hit(
+                        came,
+                        first,
+                        time.monotonic(),
+                        data,
+                        name,
+                        status,
+                        file.tier,
+                        stop - start,
+                        connection.peer,
+                    )
+                )
         else:
-            self._metrics.sent(file.tier).value += position - start
-            hit = _Hit(connection, file.acquire(), status, name, data, came)
+            sent = position - start
+            self._metrics.sent(file.tier).value += sent
+            hit = _Hit(connection, file.acquire(), status, name, data, came, first, sent)
             rest = self._finish(hit, viewer, head[taken:], ByteRange(position, stop))
             connection.go_on(asyncio.get_running_loop().create_task(rest))
         return True
@@ -108,6 +130,10 @@ class Hits:
         """Send what the socket did not take at once, at the viewer's pace."""
         before, metrics, tier = viewer.sent, self._metrics, hit.file.tier
         metrics.slow_hits.inc()
+
+        def sent() -> int:
+            return max(0, viewer.sent - before - len(head))
+
         try:
             if head:
                 await viewer.send(head, more=span.start < span.stop)
@@ -115,19 +141,25 @@ class Hits:
             await viewer.send_file(hit.file.fd, span.start, span.stop, begun=True)
             metrics.replies(hit.status, tier).value += 1
             metrics.reply.labels(tier).observe(time.monotonic() - hit.came)
+            if self._access is not None and self._access.takes(time.monotonic()):
+                self._access.hit(hit.told(hit.sent + sent()))
         except FirstviewError as error:
-            self._break_off(hit, error)
+            self._break_off(hit, error, hit.sent + sent())
         except BaseException:  # told to stop: what was sent must not look whole
             hit.connection.reset()
+            if self._broken is not None:
+                self._broken.hit(hit.told(hit.sent + sent(), "stopped"))
             raise
         finally:
-            metrics.sent(tier).value += max(0, viewer.sent - before - len(head))
+            metrics.sent(tier).value += sent()
             metrics.slow_hits.dec()
             hit.file.release()
             hit.connection.gone_on()
 
-    def _break_off(self, hit: _Hit, error: FirstviewError) -> None:
+    def _break_off(self, hit: _Hit, error: FirstviewError, sent: int) -> None:
         """The reply cannot be finished: reset the connection, never end it cleanly."""
+        if self._broken is not None:
+            self._broken.hit(hit.told(sent, error.slug))
         self._breakages.note(
             error,
             exchange=hit.name,
@@ -148,6 +180,24 @@ class _Hit(NamedTuple):
     name: str
     asked: bytes
     came: float
+    first: float
+    sent: int
+    """Bytes of the clip that the socket took at once."""
+
+    def told(self, sent: int, ended: str | None = None) -> Hit:
+        """What the access log keeps of it, now that it is over; `sent`: bytes of the clip."""
+        return Hit(
+            came=self.came,
+            first=self.first,
+            over=time.monotonic(),
+            asked=self.asked,
+            exchange=self.name,
+            status=self.status,
+            tier=self.file.tier,
+            bytes=sent,
+            peer=self.connection.peer,
+            ended=ended,
+        )
 
 
 def _read(file: ServedFile, span: ByteRange) -> bytes:

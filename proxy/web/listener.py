@@ -27,6 +27,8 @@ class Listener:
         self.hits = hits
         self.leaving = False
         """Whether replies say that their connection ends."""
+        self.asks_peers = settings.access_log != "off"
+        """Whether each connection asks who is at its other end."""
         self.closing = False
         """Whether connections end with the reply that is on its way."""
         self._connections: set[Connection] = set()

@@ -105,5 +105,5 @@ def signed(data: bytes) -> tuple[str, bytes] | None:
 
 
 def path_of(data: bytes) -> str:
-    """The path and query that a plain request asks for."""
-    return data.split(b" ", 2)[1].decode("ascii")
+    """The path that a plain request asks for, without its query."""
+    return data.split(b" ", 2)[1].partition(b"?")[0].decode("ascii")

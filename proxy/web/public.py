@@ -25,12 +25,16 @@ from proxy.records import REQUEST_ID
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.values import NONE
 from proxy.web import headers
+from proxy.web.access import Access
 from proxy.web.connection import Connection
 from proxy.web.exchange import Exchange
 from proxy.web.gate import Gate
 from proxy.web.machine import Sent
 from proxy.web.videos import Videos
 from proxy.web.webhooks import Webhooks
+
+NO_ACCESS = Access()
+"""Who tells the log of crashes only."""
 
 _VIDEO = re.compile(rf"/videos/({REQUEST_ID.pattern})\.mp4")
 _VIDEOS = "/videos/"
@@ -45,23 +49,40 @@ _HEALTH_FIELDS = headers.block([("Content-Type", "text/plain"), ("Cache-Control"
 class Public:
     """Answers every request on the public listener."""
 
-    def __init__(self, videos: Videos, webhooks: Webhooks, gate: Gate, metrics: Metrics) -> None:
-        """Take what is behind the addresses, and who gets in."""
+    def __init__(
+        self,
+        videos: Videos,
+        webhooks: Webhooks,
+        gate: Gate,
+        metrics: Metrics,
+        *,
+        access: Access = NO_ACCESS,
+    ) -> None:
+        """Take what is behind the addresses, who gets in, and who logs requests."""
         self._videos = videos
         self._gate = gate
         self._webhooks = webhooks
         self._metrics = metrics
+        self._access = access
         self._preflight = headers.preflight_fields(videos.policy)
 
     async def __call__(self, request: BaseRequest, connection: Connection) -> Sent:
         """Answer one request; an error before the first byte becomes a problem document."""
         exchange = Exchange(request, connection, self._metrics)
         try:
+            return await self._answer(exchange)
+        finally:
+            exchange.tell(self._access)
+
+    async def _answer(self, exchange: Exchange) -> Sent:
+        try:
             return await self._route(exchange)
-        except (ViewerLeft, ViewerStalled, ConnectionError):
-            connection.reset()
+        except (ViewerLeft, ViewerStalled, ConnectionError) as error:
+            exchange.ended = error.slug if isinstance(error, ViewerStalled) else ViewerLeft.slug
+            exchange.connection.reset()
             return Sent(keep_alive=False)
         except asyncio.CancelledError:
+            exchange.ended = exchange.ended or ViewerLeft.slug
             self._metrics.aborted.labels(ViewerLeft.slug, NONE).inc()
             raise
         except Exception as error:  # noqa: BLE001 - the gate: whatever it is, the viewer is told
@@ -71,11 +92,11 @@ class Public:
         path, _, query = exchange.request.raw_path.partition("?")
         if not path.startswith("/"):  # the absolute form, as a proxy may send it
             path = exchange.request.rel_url.raw_path
-        if path not in _UNLOCKED:
-            self._gate.check(exchange.request)
+        self._admit(exchange, path)
         match = _VIDEO.fullmatch(path)
         method = exchange.request.method
         if match is not None and method in {"GET", "HEAD"}:
+            exchange.request_id = match[1]
             return await self._videos.answer(exchange, match[1], query)
         if path == _HEALTH or match is not None:
             if method == "OPTIONS":
@@ -101,9 +122,18 @@ class Public:
         msg = "a clip's address is /videos/<request id>.mp4, its id letters, digits, - and _"
         return InvalidRequestId(msg)
 
+    def _admit(self, exchange: Exchange, path: str) -> None:
+        """Raise OriginLocked for what has to come through the edge and does not.
+
+        What does is whose the edge says.
+        """
+        if path not in _UNLOCKED and self._gate.is_locked:
+            self._gate.check(exchange.request)
+            exchange.client = self._gate.client(exchange.request)
+
     async def _refuse(self, exchange: Exchange, error: Exception) -> Sent:
-        exchange.client = self._gate.client(exchange.request)
         try:
             return await exchange.send_problem(error, self._videos.policy.cors_origin)
         except (FirstviewError, ConnectionError):
+            exchange.ended = ViewerLeft.slug
             return Sent(keep_alive=False)

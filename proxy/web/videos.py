@@ -58,7 +58,7 @@ class Videos:
             settings.cache_control, settings.cors_origin, settings.edge_checks_links
         )
         self._viewers = 0
-        self.tells = settings.log_level.lower() == "debug"
+        self.tells = settings.log_level == "debug"
         """Whether each reply is told to the log when it begins."""
         self._breakages = Breakages(locator, metrics)
 
@@ -138,6 +138,7 @@ class Videos:
             _download(query, known.facts.request_id),
         )
         await exchange.viewer().send(head)
+        exchange.cache = "hit" if known.hit else "miss"
         self._metrics.first_byte.labels(tier).observe(exchange.spent())
         self._metrics.reply.labels(tier).observe(exchange.spent())
         return exchange.sent(status, tier)
@@ -152,10 +153,12 @@ class Videos:
             )
             if self.tells:
                 exchange.begun(status, view.facts.request_id, _cache_status(view))
+            exchange.tier, exchange.cache = view.tier, _cache(view)
             viewer = exchange.viewer()
             before = viewer.sent
             try:
                 await viewer.send(head, more=_follows(view, segments))
+                exchange.answered(status)
                 self._metrics.first_byte.labels(view.tier).observe(exchange.spent())
                 await self._send_body(viewer, view, segments)
                 self._metrics.reply.labels(view.tier).observe(exchange.spent())
@@ -165,7 +168,7 @@ class Videos:
                 exchange.connection.reset()
                 raise
             finally:
-                sent = max(0, viewer.sent - before - len(head))
+                exchange.bytes = sent = max(0, viewer.sent - before - len(head))
                 self._metrics.sent(view.tier).value += sent
         finally:
             view.release()
@@ -182,10 +185,11 @@ class Videos:
 
     def _broken(self, exchange: Exchange, view: View, error: FirstviewError) -> Sent:
         """The reply cannot be finished: reset the connection, never end it cleanly."""
+        exchange.ended = error.slug
         self._breakages.note(
             error,
             exchange=exchange.id,
-            path=exchange.request.raw_path,
+            path=exchange.path,
             request_id=view.facts.request_id,
             tier=view.tier,
             hit=view.hit,
@@ -204,6 +208,12 @@ def _follows(view: View, segments: tuple[bytes | ByteRange, ...]) -> bool:
     if not segments:
         return False
     return view.hit or (isinstance(segments[0], ByteRange) and view.has(segments[0].start))
+
+
+def _cache(view: View) -> str:
+    if view.hit:
+        return "hit"
+    return "joined" if view.collapsed else "miss"
 
 
 def _cache_status(view: View) -> str:

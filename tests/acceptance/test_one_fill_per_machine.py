@@ -102,7 +102,8 @@ async def test_when_the_process_that_fills_is_killed_the_other_goes_on_where_it_
         first, second = fal.gets("/clip.mp4")
         assert (first.range, second.range) == (None, f"bytes={3 * MIB}-")
         assert second.headers["if-range"]
-        await two.stored("clip")
+        said = await two.stored("clip")
+        assert (said["event"], said["taken_over_at"]) == ("fill", 3 * MIB)
         assert len(fal.gets("/clip.mp4")) == 2
 
         async def nothing_left() -> bool:

@@ -170,11 +170,11 @@ def cpu_of(origin: Serving) -> float:
 
 
 def other_lines(origin: Serving) -> list[object]:
-    """What was logged, but for the line of each webhook, and of each try to store a kept clip.
+    """What was logged, but for the lines of each request, and of each try to store a kept clip.
 
     The latter are as many as `FIRSTVIEW_BUCKET_RETRY_MAX_WAIT`, short in tests, allows each clip.
     """
-    own = {"webhook", "kept on disk, will try again"}
+    own = {"request", "hits without a line", "webhook", "kept on disk, will try again"}
     return [line for line in origin.log if line.get("event") not in own]
 
 

@@ -66,5 +66,5 @@ async def test_the_clients_address_is_the_edges_word_behind_the_lock_alone(
     with capture_logs() as lines:
         fields = {"X_Firstview_Origin": NEW, "CF_Connecting_IP": "203.0.113.7"}
         assert (await ask(origin, "/nothing", **fields)).status == 404
-    [refused] = [line for line in lines if line["event"] == "request refused"]
+    [refused] = [line for line in lines if line["event"] == "request"]
     assert refused["client"] == ("203.0.113.7" if locked else "127.0.0.1")

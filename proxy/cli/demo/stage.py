@@ -180,6 +180,7 @@ def _settings(ports: Ports, data_dir: Path, pace: Pace) -> Settings:
         sweep_every=pace.sweep_every,
         pending_after=pace.pending_after,
         log_level="debug",  # the story is told from the replies' log entries
+        access_log="errors",
         disk_reserve=ByteSize(16 * 1024 * 1024),
         drain_timeout=_DRAIN,
     )

@@ -57,6 +57,7 @@ class Story:
         of_clips = {
             "reply": self._hear_reply,
             "stored": self._hear_stored,
+            "fill": self._hear_fill,
             "webhook": self._hear_webhook,
             "fal was asked": self._hear_asked,
             "a job ended": self._hear_job,
@@ -160,6 +161,12 @@ class Story:
 
     # -- everything else ---
 
+    def _hear_fill(self, chapter: Chapter, entry: MutableMapping[str, Any]) -> None:
+        if entry.get("commit") == "stored":
+            self._hear_stored(chapter, entry)
+        elif entry["level"] != "debug":
+            self._hear_other(entry)
+
     def _hear_stored(self, chapter: Chapter, entry: MutableMapping[str, Any]) -> None:
         chapter.owned = True
         chapter.sha256 = entry["sha256"]
@@ -171,7 +178,7 @@ class Story:
             Text.assemble(
                 ("  stored", "bold cyan"),
                 f" {chapter.clip.title} in the owned bucket"
-                f" · {size(entry['bytes'])}{took}"
+                f" · {size(entry['length'])}{took}"
                 f" · verified, sha256 {chapter.sha256[:12]}…",
             )
         )

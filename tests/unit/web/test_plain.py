@@ -47,10 +47,10 @@ def test_a_request_of_two_lines_is_plain(line: bytes) -> None:
     assert found == (line.split()[0].decode(), "abc_1-2", {"X-Request-Id": "r-1"})
 
 
-def test_a_query_that_says_nothing_is_plain_and_kept_for_the_log() -> None:
+def test_a_query_that_says_nothing_is_plain_and_no_part_of_the_path() -> None:
     data = request("Host: a", line=LINE.replace(b".mp4", b".mp4?v=1&t=2"))
     assert parse(data) == ("GET", "abc_1-2", {})
-    assert path_of(data) == "/videos/abc_1-2.mp4?v=1&t=2"
+    assert path_of(data) == "/videos/abc_1-2.mp4"
 
 
 @pytest.mark.parametrize(
