@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import aiohttp
 import pytest_asyncio
 from blockbuster import BlockBuster
 
+from proxy.app import App
 from tests.fakes.bucket import Fault, FaultyBucket
 from tests.fakes.fal import FakeFal, make_clip
 from tests.fixtures.catalog import let_asyncpg_read_its_files
 from tests.fixtures.gate import Gate
-from tests.fixtures.origin import MakeOrigin, Origin, running_origin, wait_for
+from tests.fixtures.origin import MakeOrigin, Origin, running_origin, settings_for, wait_for
 from tests.fixtures.raw import raw_client
 from tests.fixtures.truth import Truth
 
@@ -156,3 +158,16 @@ async def test_a_process_that_is_about_to_stop_says_so_at_once_and_ends_each_con
         assert viewer.end == "fin"
     async with raw_client(origin.app.public_port) as late:
         assert (await late.get("/healthz")).head.fields["connection"] == "close"
+
+
+async def test_a_process_without_viewers_answers_probes_until_its_jobs_have_ended(
+    tmp_path: Path, fal: FakeFal
+) -> None:
+    async with (
+        App(settings_for(tmp_path / "data")).working(works=False) as app,
+        aiohttp.ClientSession() as client,
+    ):
+        origin = Origin(app, fal, client)
+        assert [(await probe(origin, path))[0] for path in ("/livez", "/readyz")] == [200, 200]
+        app.leaving.announce()
+        assert [(await probe(origin, path))[0] for path in ("/livez", "/readyz")] == [200, 503]
