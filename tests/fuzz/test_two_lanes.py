@@ -180,9 +180,27 @@ EDGE_FIELDS = [
 ]
 
 
-@pytest.mark.parametrize("how", ["gated", "public with keys", "locked", "gated and locked"])
+WAYS = ["gated", "public with keys", "locked", "gated and locked"]
+
+
+@pytest.mark.parametrize("how", WAYS)
 async def test_both_lanes_let_in_alike(
     make_origin: MakeOrigin, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    await let_in_alike(make_origin, monkeypatch, how, seeds=20)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("how", WAYS)
+async def test_both_lanes_let_many_in_alike(
+    make_origin: MakeOrigin, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    await let_in_alike(make_origin, monkeypatch, how, seeds=1000)
+
+
+async def let_in_alike(
+    make_origin: MakeOrigin, monkeypatch: pytest.MonkeyPatch, how: str, *, seeds: int
 ) -> None:
     monkeypatch.setattr(exchange, "_COUNT", itertools.count(0xF000000))
     settings: dict[str, Any] = GATED if "gated" in how else KEYS if "keys" in how else {}
@@ -192,7 +210,7 @@ async def test_both_lanes_let_in_alike(
     validators = await make_warm(origin, **({name: value} if fields else {}))
     async with both_lanes(origin) as (both, alone, hits):
         requests = 0
-        for seed in range(25):
+        for seed in range(seeds):
             links = links_to_the_clip if settings else None
             client = Client(seed, *validators, links=links, fields=fields)
             sendings = client.conversation(LENGTH)
