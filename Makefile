@@ -145,6 +145,14 @@ scale: $(VENV)/.dev ## measure with a million generations, and cached clips (ROW
 soak: $(VENV)/.dev ## storms of 10,000 webhooks with 20 kills, on SQLite and PostgreSQL (minutes)
 	@$(BIN)/python -m pytest -n0 -s -m soak $(ARGS)
 
+# -- the image -------------------------------------------------------------------------------
+
+IMAGE ?= firstview
+
+.PHONY: image
+image: ## build the image with docker, podman or buildah (IMAGE=name:tag PYTHON_IMAGE=base)
+	@tools/image $(IMAGE) $(ARGS)
+
 # -- keeping up ------------------------------------------------------------------------------
 
 # One lock for Python 3.11 to 3.14. The hashes say which files are meant; where they come from is

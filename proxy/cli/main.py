@@ -255,6 +255,24 @@ def demo(
 
 
 @app.command(rich_help_panel=_LOOKING)
+def health(
+    *,
+    ready: Annotated[
+        bool, typer.Option("--ready", help="Ask whether it is ready for viewers, too.")
+    ] = False,
+) -> None:
+    """Ask the `serve` or `worker` behind FIRSTVIEW_ADMIN_LISTEN whether it lives.
+
+    What container engines ask; it needs no curl. Exit code 0: it does; 1: it does not, or nobody
+    answers.
+    """
+    from proxy import settings
+    from proxy.cli import health as command
+
+    raise typer.Exit(command.run(settings.load(), ready=ready))
+
+
+@app.command(rich_help_panel=_LOOKING)
 def config(
     *,
     changed: Annotated[

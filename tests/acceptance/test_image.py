@@ -1,0 +1,137 @@
+"""The image, by the Dockerfile's own steps: unprivileged, from a root that cannot be written to."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.fal import FakeFal, make_clip
+from tests.fixtures.image import CHECKOUT, Image, make_image
+from tests.fixtures.room import require_rooms
+from tests.fixtures.servers import free_port
+from tests.fixtures.serving import serving
+
+pytestmark = [pytest.mark.xdist_group("image"), pytest.mark.timeout(240)]
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
+    require_rooms()
+    memory = Path("/dev/shm")  # thousands of small files, which a disk takes seconds over
+    roomy = memory.is_dir() and shutil.disk_usage(memory).free > 1_000_000_000
+    place = memory if roomy else tmp_path_factory.getbasetemp()
+    folder = Path(tempfile.mkdtemp(prefix="firstview-", dir=place))
+    try:
+        yield make_image(folder)
+    finally:
+        shutil.rmtree(folder)
+
+
+def packages(image: Image) -> Path:
+    (found,) = image.installed.glob("lib/python3.*/site-packages")
+    return found
+
+
+def test_the_image_holds_what_the_lock_names_and_firstview_and_nothing_else(image: Image) -> None:
+    lock = (CHECKOUT / "requirements/runtime.txt").read_text()
+    locked = re.findall(r"^([\w.-]+)==", lock, re.MULTILINE)
+    there = {
+        re.sub(r"[-_.]+", "-", found.name.partition("-")[0]).lower()
+        for found in packages(image).glob("*.dist-info")
+    }
+    elsewhere = {"colorama"}  # what the lock names for Windows only
+    assert there == {*locked, "firstview"} - elsewhere
+    assert not {"pip", "setuptools", "wheel", "hatchling", "uv"} & there
+    # The wheel's own files, not a way back to the checkout.
+    assert (packages(image) / "proxy/catalog/migrations").is_dir()
+    assert not [path for path in packages(image).glob("*.pth") if "firstview" in path.name]
+
+
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.soak)])
+async def test_the_image_serves_a_clip_and_can_write_to_its_data_directory_only(
+    workers: int, image: Image, fal: FakeFal, tmp_path: Path
+) -> None:
+    room = image.room(tmp_path)
+    data = make_clip(300_000, 3)
+    admin = f"127.0.0.1:{free_port()}"
+    async with serving(
+        Path(image.environment["FIRSTVIEW_DATA_DIR"]),
+        program=image.command(room),
+        surroundings=image.environment,
+        admin_listen=admin,
+        workers=workers,
+    ) as server:
+        await server.register("clip", fal.add("/clip.mp4", data))
+        async with server.client.get(server.url("clip")) as reply:
+            assert await reply.read() == data
+        await server.stored("clip")
+        for pid in (server.process.pid, *server.workers):
+            assert_powerless(pid, image)
+        # What the engine asks, as the engine asks it.
+        asked = image.environment | {"FIRSTVIEW_ADMIN_LISTEN": admin}
+        check = image.health_check
+        well = room.run(*check, environment=asked, user=image.user, folder=image.folder)
+        assert (well.returncode, well.stdout) == (0, "ok\n"), well.stderr
+        assert await server.end(image.stop_signal) == 0
+    assert not [line for line in server.log if line.get("level") in {"error", "critical"}]
+    assert room.run(*check, environment=asked, user=image.user).returncode == 1
+    volume = room.writable[image.folder]
+    assert (volume / "catalog.sqlite").is_file()
+    assert {path.stat().st_uid for path in volume.rglob("*")} == {image.user}
+
+
+def assert_powerless(pid: int, image: Image) -> None:
+    """What a container with a read-only root, no capabilities and a numeric user is."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    status = {name: value.split() for name, _, value in (line.partition(":") for line in lines)}
+    assert status["Uid"] == [str(image.user)] * 4
+    assert status["Gid"] == [str(image.user)] * 4
+    assert not status["Groups"]
+    assert {int(status[name][0], 16) for name in ("CapPrm", "CapEff", "CapBnd")} == {0}
+    mounts = [line.split() for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines()]
+    writable = {mount[4] for mount in mounts if "rw" in mount[5].split(",")}
+    assert {path for path in writable if not path.startswith(("/proc", "/dev"))} == {image.folder}
+
+
+@pytest.mark.parametrize("path", ["/x", "/opt/firstview/x", "/tmp/x", "/var/lib/x"])
+def test_a_file_that_the_image_would_put_elsewhere_is_refused(
+    path: str, image: Image, tmp_path: Path
+) -> None:
+    room = image.room(tmp_path)
+    (room.root / "tmp").mkdir()
+    refused = room.run("touch", path, environment=image.environment, user=image.user)
+    assert refused.returncode != 0
+    assert "Read-only file system" in refused.stderr
+    home = f"{image.folder}/x"
+    assert room.run("touch", home, environment=image.environment, user=image.user).returncode == 0
+
+
+def test_the_image_migrates_a_catalog(image: Image, tmp_path: Path) -> None:
+    command = image.command(image.room(tmp_path), "catalog", "migrate", "--json")
+    done = subprocess.run(command, env=image.environment, capture_output=True, check=True)
+    assert json.loads(done.stdout)["migrated"]
+
+
+@pytest.mark.soak
+def test_the_image_works_on_jobs_until_it_is_told_to_stop(image: Image, tmp_path: Path) -> None:
+    room = image.room(tmp_path)
+    environment = image.environment | {"FIRSTVIEW_ADMIN_LISTEN": "127.0.0.1:0"}
+    worker = subprocess.Popen(
+        image.command(room, "worker"), env=environment, stderr=subprocess.PIPE, text=True
+    )
+    assert worker.stderr is not None
+    try:
+        assert any(json.loads(line)["event"] == "working" for line in worker.stderr)
+        worker.send_signal(image.stop_signal)
+        assert worker.wait(60) == 0
+    finally:
+        worker.kill()
+        worker.wait()
+        worker.stderr.close()
