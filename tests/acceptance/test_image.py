@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import shutil
@@ -14,11 +15,11 @@ import pytest
 
 from tests.fakes.fal import FakeFal, make_clip
 from tests.fixtures.image import CHECKOUT, Image, make_image
-from tests.fixtures.room import require_rooms
+from tests.fixtures.room import Room, require_rooms
 from tests.fixtures.servers import free_port
-from tests.fixtures.serving import serving
+from tests.fixtures.serving import serving_by
 
-pytestmark = [pytest.mark.xdist_group("image"), pytest.mark.timeout(240)]
+pytestmark = pytest.mark.timeout(240)  # processes start one after the other
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,8 @@ def packages(image: Image) -> Path:
     return found
 
 
-def test_the_image_holds_what_the_lock_names_and_firstview_and_nothing_else(image: Image) -> None:
+def assert_holds_what_the_lock_names(image: Image) -> None:
+    """That, and firstview, and nothing else."""
     lock = (CHECKOUT / "requirements/runtime.txt").read_text()
     locked = re.findall(r"^([\w.-]+)==", lock, re.MULTILINE)
     there = {
@@ -55,18 +57,29 @@ def test_the_image_holds_what_the_lock_names_and_firstview_and_nothing_else(imag
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.soak)])
-async def test_the_image_serves_a_clip_and_can_write_to_its_data_directory_only(
+async def test_the_image_migrates_and_serves_and_can_write_to_its_data_directory_only(
     workers: int, image: Image, fal: FakeFal, tmp_path: Path
 ) -> None:
+    # One test: the image is made once for it, and tests of one file run in several processes.
+    assert_holds_what_the_lock_names(image)
     room = image.room(tmp_path)
+    for path in ("/x", "/opt/firstview/x", "/tmp/x", "/var/lib/x"):
+        assert_refuses(room, image, path)
+    migrated = await asyncio.to_thread(
+        subprocess.run,
+        image.command(room, "catalog", "migrate", "--json"),
+        env=image.environment,
+        capture_output=True,
+        check=True,
+    )
+    assert json.loads(migrated.stdout)["migrated"]
     data = make_clip(300_000, 3)
     admin = f"127.0.0.1:{free_port()}"
-    async with serving(
+    async with serving_by(
+        image.command(room),
+        image.environment,
         Path(image.environment["FIRSTVIEW_DATA_DIR"]),
-        program=image.command(room),
-        surroundings=image.environment,
-        admin_listen=admin,
-        workers=workers,
+        {"admin_listen": admin, "workers": workers},
     ) as server:
         await server.register("clip", fal.add("/clip.mp4", data))
         async with server.client.get(server.url("clip")) as reply:
@@ -87,6 +100,16 @@ async def test_the_image_serves_a_clip_and_can_write_to_its_data_directory_only(
     assert {path.stat().st_uid for path in volume.rglob("*")} == {image.user}
 
 
+def assert_refuses(room: Room, image: Image, path: str) -> None:
+    """Nobody can write there; the same in the data directory works, so it is the root's doing."""
+    (room.root / "tmp").mkdir(exist_ok=True)
+    refused = room.run("touch", path, environment=image.environment, user=image.user)
+    assert refused.returncode != 0
+    assert "Read-only file system" in refused.stderr
+    home = f"{image.folder}/x"
+    assert room.run("touch", home, environment=image.environment, user=image.user).returncode == 0
+
+
 def assert_powerless(pid: int, image: Image) -> None:
     """What a container with a read-only root, no capabilities and a numeric user is."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
@@ -98,25 +121,6 @@ def assert_powerless(pid: int, image: Image) -> None:
     mounts = [line.split() for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines()]
     writable = {mount[4] for mount in mounts if "rw" in mount[5].split(",")}
     assert {path for path in writable if not path.startswith(("/proc", "/dev"))} == {image.folder}
-
-
-@pytest.mark.parametrize("path", ["/x", "/opt/firstview/x", "/tmp/x", "/var/lib/x"])
-def test_a_file_that_the_image_would_put_elsewhere_is_refused(
-    path: str, image: Image, tmp_path: Path
-) -> None:
-    room = image.room(tmp_path)
-    (room.root / "tmp").mkdir()
-    refused = room.run("touch", path, environment=image.environment, user=image.user)
-    assert refused.returncode != 0
-    assert "Read-only file system" in refused.stderr
-    home = f"{image.folder}/x"
-    assert room.run("touch", home, environment=image.environment, user=image.user).returncode == 0
-
-
-def test_the_image_migrates_a_catalog(image: Image, tmp_path: Path) -> None:
-    command = image.command(image.room(tmp_path), "catalog", "migrate", "--json")
-    done = subprocess.run(command, env=image.environment, capture_output=True, check=True)
-    assert json.loads(done.stdout)["migrated"]
 
 
 @pytest.mark.soak
