@@ -10,8 +10,6 @@ import http.client
 import sys
 from typing import Final
 
-import orjson
-
 from proxy.cli.exit_codes import PARTLY
 from proxy.errors import SettingsError
 from proxy.settings import Settings
@@ -46,17 +44,6 @@ def _ask(host: str, port: int, path: str) -> tuple[bool, str]:
     try:
         connection.request("GET", path)
         reply = connection.getresponse()
-        return reply.status == http.client.OK, _words(reply.read(_MOST))
+        return reply.status == http.client.OK, reply.read(_MOST).decode(errors="replace").strip()
     finally:
         connection.close()
-
-
-def _words(body: bytes) -> str:
-    """What a person wants to read: a problem document's own sentence, or else the whole text."""
-    try:
-        found = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        found = None
-    if isinstance(found, dict) and isinstance(found.get("detail"), str):
-        return str(found["detail"])
-    return body.decode(errors="replace").strip()

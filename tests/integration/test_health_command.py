@@ -21,22 +21,13 @@ async def test_an_origin_that_serves_is_alive_and_ready(
     origin: Origin, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert await asked(f":{origin.app.admin_port}") == 0
-    assert capsys.readouterr().out == "ok\n"
+    assert capsys.readouterr().out.startswith("alive\n")
     assert await asked(f"127.0.0.1:{origin.app.admin_port}", ready=True) == 0
-    assert capsys.readouterr().out == "ready\n"
+    assert capsys.readouterr().out.startswith("ready\n")
 
 
-@pytest.mark.parametrize(
-    ("body", "words"),
-    [
-        (b'{"title": "x", "detail": "the catalog is away"}', "the catalog is away"),
-        (b"draining\n", "draining"),
-        (b'["odd"]', '["odd"]'),
-    ],
-)
-async def test_an_origin_that_is_not_ready_says_why(
-    body: bytes, words: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_an_origin_that_is_not_ready_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+    body = b"not ready\ncatalog: away\n"
     paths = []
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -50,7 +41,7 @@ async def test_an_origin_that_is_not_ready_says_why(
         assert await asked(f":{port}", ready=True) == 1
     assert paths == [b"/readyz"]
     said = capsys.readouterr()
-    assert (said.out, said.err) == ("", f"{words}\n")
+    assert (said.out, said.err) == ("", body.decode())
 
 
 async def test_nobody_there_is_not_alive(capsys: pytest.CaptureFixture[str]) -> None:
