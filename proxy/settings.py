@@ -385,7 +385,7 @@ class Settings(BaseSettings):
         " none.",
     )
     access_log_hits: int = _setting(
-        1000,
+        200,
         "Lines a second that plain hits get at most in each process; the others are counted in one"
         " line. What is no hit, and what goes wrong, always gets its own.",
         ge=0,

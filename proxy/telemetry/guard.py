@@ -25,6 +25,8 @@ _HINTS: Final = (
 )
 """Without one of them, in lower case, no pattern below can match."""
 
+_NUMBERS: Final = frozenset((bool, int, float, type(None)))
+
 _END: Final = r"\s\"'<>\\`|"
 """What ends an address or a value in running text, in a trace and in JSON that is quoted there."""
 
@@ -87,15 +89,15 @@ class Guard:
         """Glance at an entry: only words and numbers, and none that may be a part of a secret."""
         words = [*entry]
         for value in entry.values():
-            if isinstance(value, str):
+            kind = type(value)
+            if kind is str:
                 words.append(value)
-            elif value is not None and not isinstance(value, int | float):
+            elif kind not in _NUMBERS:
                 return False
         line = " ".join(words)
-        if not line.isprintable() or any(secret in line for secret in self._secrets):
+        if not line.isprintable() or any(map(line.__contains__, self._secrets)):
             return False
-        small = line.lower()
-        return not any(hint in small for hint in _HINTS)
+        return not any(map(line.lower().__contains__, _HINTS))
 
     def _value(self, name: str, value: Any) -> Any:  # noqa: ANN401 - whatever was logged
         if value is None or isinstance(value, bool | int | float):

@@ -33,8 +33,8 @@ _MOST: Final = 16_384
 """Hits without a line yet, in memory; their requests are at most 4 KiB each."""
 _GATHER: Final = 0.1
 """Seconds in which hits gather before their lines are made."""
-_AT_ONCE: Final = 4
-"""Lines made before the event loop may have its turn again."""
+_AT_ONCE: Final = 16
+"""Lines made, in a third of a millisecond, before the event loop may have its turn again."""
 _TELL_EVERY: Final = 10.0
 """Seconds between two lines that say how many hits got none."""
 _REFUSED: Final = 400

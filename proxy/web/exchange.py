@@ -197,6 +197,8 @@ class Exchange:
 
     def tell(self, access: Access) -> None:
         """Have the access log tell of it, now that it is over."""
+        if self._crash is None and not access.tells_breaks:
+            return
         fields, error = self.request.headers, self._error
         access.note(
             Reply(

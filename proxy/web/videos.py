@@ -138,7 +138,7 @@ class Videos:
             _download(query, known.facts.request_id),
         )
         await exchange.viewer().send(head)
-        exchange.cache = "hit" if known.hit else "miss"
+        exchange.cache, exchange.bytes = "hit" if known.hit else "miss", 0
         self._metrics.first_byte.labels(tier).observe(exchange.spent())
         self._metrics.reply.labels(tier).observe(exchange.spent())
         return exchange.sent(status, tier)

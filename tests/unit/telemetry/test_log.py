@@ -118,11 +118,14 @@ def test_all_that_the_owner_told_in_confidence_is_known(monkeypatch: pytest.Monk
 
 
 _SCRIPT = """
-import logging
+import logging, sys
+import proxy.web.traced
 from proxy.settings import Settings
 from proxy.telemetry.log import written_aside
 with written_aside(Settings(_env_file=None, log_level="WARNING"), worker=3):
     logging.getLogger("aiohttp").info("too quiet")
+    wanted = [name for name in sys.modules if name.startswith("opentelemetry")]
+    assert not wanted, "an optional extra is imported by who did not ask for it"
     try:
         1 / 0
     except ZeroDivisionError:
