@@ -152,3 +152,11 @@ def test_what_it_reads_has_an_example_or_is_a_secret() -> None:
     examples = {path.name.removesuffix(".example") for path in EXAMPLES}
     assert {file["path"] for file in SERVICES["firstview"]["env_file"]} == examples
     assert all(Path(secret["file"]).parts[0] == "secrets" for secret in COMPOSE["secrets"].values())
+
+
+def test_the_volume_is_where_the_image_writes_and_the_ports_are_its_own() -> None:
+    image = (DEPLOY.parent / "Dockerfile").read_text()
+    service = SERVICES["firstview"]
+    assert f"VOLUME {service['environment']['FIRSTVIEW_DATA_DIR']}\n" in image
+    (exposed,) = re.findall(r"^EXPOSE (.+)$", image, re.MULTILINE)
+    assert [port.split(":")[-1] for port in service["ports"]] == exposed.split()
