@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from pydantic import ByteSize, TypeAdapter
 
 from proxy.settings import Settings, load
-from tests.fixtures.manifests import ALL, REPLICATED, Manifests, Pod, rendered
+from tests.fixtures.manifests import ALL, K8S, REPLICATED, Manifests, Pod, rendered
 
 pytestmark = pytest.mark.needs("kubectl")
 
@@ -150,6 +152,17 @@ def test_a_single_node_has_one_replica_that_does_everything(
     assert not settings.database_url.get_secret_value()
     assert not settings.bucket_url
     assert not objects.of("HorizontalPodAutoscaler")
+
+
+def test_pods_run_as_the_images_user_and_keep_what_the_image_keeps() -> None:
+    dockerfile = (K8S.parent / "Dockerfile").read_text()
+    [user, group] = re.findall(r"^USER (\d+):(\d+)$", dockerfile, re.MULTILINE)[-1]
+    [data] = re.findall(r"^VOLUME (\S+)$", dockerfile, re.MULTILINE)
+    assert 'ENTRYPOINT ["firstview"]' in dockerfile
+    for pod in rendered(REPLICATED[0]).pods():
+        context = pod.spec["securityContext"]
+        assert (context["runAsUser"], context["runAsGroup"]) == (int(user), int(group))
+        assert pod.container["volumeMounts"][0]["mountPath"] == data
 
 
 def size(quantity: str) -> int:
