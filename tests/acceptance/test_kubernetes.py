@@ -193,17 +193,17 @@ async def probed(client: aiohttp.ClientSession, admin: str, pod: Pod) -> None:
 async def viewed(client: aiohttp.ClientSession, origin: Member, fal: FakeFal) -> None:
     """A clip that is told of over the admin address, and viewed at the public one, is stored."""
     [serving], data = origin.said("serving"), make_clip(SIZE, 6)
-    async with client.put(
-        f"http://{serving['admin']}/api/v1/generations/clip",
-        json={"fal_url": fal.add("/clip.mp4", data)},
-        headers={"Authorization": f"Bearer {ADMIN_TOKEN}"},
-    ) as reply:
+    row = f"http://{serving['admin']}/api/v1/generations/clip"
+    owner = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
+    known = {"fal_url": fal.add("/clip.mp4", data)}
+    async with client.put(row, json=known, headers=owner) as reply:
         assert reply.status == 201
     async with client.get(f"http://{serving['public']}/videos/clip.mp4") as reply:
         assert await reply.read() == data
 
     async def is_stored() -> bool:
-        return bool(origin.said("stored"))
+        async with client.get(row, headers=owner) as reply:
+            return bool((await reply.json())["status"] == "stored")
 
     await wait_for(is_stored, 30)
 
