@@ -195,6 +195,7 @@ def _parsed(path: Path, text: str) -> EnvFile:
 def contradictions(settings: Settings) -> list[str]:
     """Settings that make no sense, alone or together; each line names what to change."""
     lines = [*_of_listeners(settings), *_of_limits(settings), *_of_texts(settings)]
+    lines += _of_database(settings.database_url.get_secret_value())
     public = urlsplit(settings.public_url)
     if public.scheme in {"http", "https"} and (not public.hostname or public.query):
         lines.append("FIRSTVIEW_PUBLIC_URL must be like https://cdn.example.com, without a query")
@@ -207,6 +208,26 @@ def _of_listeners(settings: Settings) -> list[str]:
     if port and port == admin_port and meet:
         text = "FIRSTVIEW_ADMIN_LISTEN is the same address as FIRSTVIEW_LISTEN: give it a port"
         return [f"{text} of its own, such as 127.0.0.1:{8081 if port != 8081 else 8082}"]  # noqa: PLR2004
+    return []
+
+
+def _of_database(url: str) -> list[str]:
+    """Addresses that name no file or no server. Nothing of them is repeated."""
+    if url.startswith("sqlite:"):
+        path = url.removeprefix("sqlite:///")
+        if path in {url, "", ":memory:"}:
+            return [
+                "FIRSTVIEW_DATABASE_URL must name a file, as in sqlite:////var/lib/catalog.sqlite"
+            ]
+    elif url:
+        try:
+            parts = urlsplit(url)
+            fits = parts.netloc.count("@") <= 1 and (parts.port or 1) > 0
+        except ValueError:
+            fits = False
+        if not fits:
+            mend = "percent-encode special characters in its user and password"
+            return [f"FIRSTVIEW_DATABASE_URL is no address: {mend}"]
     return []
 
 

@@ -106,14 +106,15 @@ class Policy:
 
     @classmethod
     def of(cls, hosts: tuple[str, ...], *, insecure: bool = False) -> Self:
-        """Read the list as the settings have it. Raises SettingsError for a wrong entry."""
-        patterns = []
+        """Read the list as the settings have it. Raises SettingsError for all wrong entries."""
+        patterns, wrong = [], []
         for text in hosts:
             try:
                 patterns.append(HostPattern.parse(text))
             except ValueError as error:
-                msg = f"FIRSTVIEW_UPSTREAM_HOSTS: {text!r} is not a host: {error}"
-                raise SettingsError(msg) from error
+                wrong.append(f"FIRSTVIEW_UPSTREAM_HOSTS: {text!r} is not a host: {error}")
+        if wrong:
+            raise SettingsError("\n".join(wrong))
         return cls(tuple(patterns), insecure)
 
 

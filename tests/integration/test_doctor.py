@@ -304,22 +304,16 @@ async def test_a_skewed_clock_is_seen_by_the_stores_date(
     ],
 )
 async def test_each_right_that_is_missing_is_named(
-    s3: S3Check, faulty_bucket: FaultyBucket, missing: dict[str, tuple[str, str]]
+    s3: S3Check, faulty_bucket: FaultyBucket, truth: Truth, missing: dict[str, tuple[str, str]]
 ) -> None:
     faulty_bucket.faults += [Fault(operation=name, status=403) for name in missing]
     found = await look(s3)
     for check, right in missing.values():
         assert found[check].mark is Mark.FAILS
         assert right in found[check].advice
-
-
-async def test_what_cannot_be_removed_is_named(
-    s3: S3Check, faulty_bucket: FaultyBucket, truth: Truth
-) -> None:
-    faulty_bucket.faults.append(Fault(operation="DeleteObject", status=403, times=9))
-    found = await look(s3)
-    [left] = truth.keys()
-    assert left in found["left behind"].advice
+    for left in truth.keys():  # what could not be removed
+        assert left in found["left behind"].advice
+    assert len(truth.keys()) == ("DeleteObject" in missing)
 
 
 async def test_what_a_killed_doctor_left_is_removed_by_the_next(
@@ -340,8 +334,6 @@ async def test_r2s_peace_between_two_writes_is_kept(s3: S3Check, r2_bucket: Faul
     found = await look(S3Check(settings, s3.bucket, Clock(), pause=0.06))
     assert set(wrong(found)) <= {"lifecycle", "clock"}
     assert found["conditional write"].mark is Mark.OK
-    wanted = await look(S3Check(s3.settings, s3.bucket, Clock(), pause=0.06))
-    assert "FIRSTVIEW_BUCKET_CONDITIONAL_COMPLETE=false" in wanted["conditional upload"].advice
 
 
 # --- the database --------------------------------------------------------------------------------

@@ -69,6 +69,10 @@ def test_every_kind_of_mistake_is_listed_in_one_go(
         ("PUBLIC_URL", "https://cdn.example.com/?a=b", "without a query"),
         ("PUBLIC_URL", "https://", "https://cdn.example.com"),
         ("LISTEN", "8080", "host:port"),
+        ("DATABASE_URL", "sqlite:///", "a file"),
+        ("DATABASE_URL", "sqlite://:memory:", "a file"),
+        ("DATABASE_URL", "postgresql://me:s3@cret@db/x", "percent-encode"),
+        ("DATABASE_URL", "postgresql://me:s3/cret@db:5432/x", "percent-encode"),
     ],
 )
 def test_a_mistake_names_the_setting_and_the_mend(
