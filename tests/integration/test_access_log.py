@@ -23,6 +23,7 @@ from tests.fixtures.raw import raw_client
 MIB = 1024 * 1024
 DATA = make_clip(300_000, 9)
 LARGE = make_clip(12 * MIB, 121)  # more than sockets on both sides hold
+SECRET = "an-edge-and-its-origin-share-this-secret"
 FIELDS = {"User-Agent": "Player/1", "CF-Ray": "8f1-FRA", "X-Request-Id": "mine"}
 
 
@@ -104,6 +105,28 @@ async def test_a_hit_is_told_alike_in_both_lanes(
         "tier": "bucket",
         "cache": "hit",
     }
+
+
+@pytest.mark.parametrize("lane", ["plain", "aiohttp"])
+async def test_behind_the_edge_the_client_is_whom_it_names(
+    make_origin: MakeOrigin, logs: list[EventDict], lane: str
+) -> None:
+    origin = await make_origin(origin_secret=SECRET)
+    edge = {"X-Firstview-Origin": SECRET, "CF-Connecting-IP": "203.0.113.7"}
+    await origin.clip("clip", DATA)
+    await origin.get("clip", edge)
+    await origin.stored("clip")
+    await origin.get("clip", edge)
+    fields = FIELDS | edge | ({"X-Required": "nothing"} if lane == "aiohttp" else {})
+    async with raw_client(origin.app.public_port) as viewer:
+        assert (await viewer.get(path_of("clip"), fields)).status == 200
+        entry = await line(logs)
+        assert (entry["client"], entry["cache"]) == ("203.0.113.7", "hit")
+        # Who does not come through it may name whom he likes.
+        named = {"CF-Connecting-IP": "203.0.113.7", "X-Request-Id": "other"}
+        assert (await viewer.get(path_of("clip"), named)).status == 403
+    assert (await line(logs, "other"))["client"] == "127.0.0.1"
+    assert SECRET not in str(logs)
 
 
 async def test_viewers_of_one_fill_are_told_apart(origin: Origin, logs: list[EventDict]) -> None:

@@ -33,6 +33,8 @@ SECRETS = {
     "signature": "s1gnature-of-a-source",
     "session cookie": "c00kie-of-a-viewer",
     "webhook": "webh00k-body-token",
+    "signing key": "newest:s1gning-key-of-ours-which-is-long",
+    "origin secret": "0rigin-secret-of-the-edge-and-ours",
 }
 
 
@@ -54,6 +56,8 @@ async def test_no_secret_is_ever_logged(tmp_path: Path, fal: FakeFal, monkeypatc
         fal_queue_url=fal.url("").rstrip("/"),
         fal_api_url=fal.url("").rstrip("/"),
         upstream_token=SECRETS["upstream token"],
+        signing_keys=SECRETS["signing key"],
+        origin_secret=SECRETS["origin secret"],
         upstream_stall_timeout="300ms",
         fill_stall_timeout="300ms",
         log_level="debug",
@@ -86,6 +90,7 @@ async def _get_into_trouble(server: Serving, fal: FakeFal) -> None:
         "cut": Behaviour(reset_at=20_000),
         "elsewhere": Behaviour(location=f"http://192.0.2.1/?token={SECRETS['signature']}"),
     }
+    edge = {"X-Firstview-Origin": SECRETS["origin secret"]}
     authorized = {"Authorization": f"Bearer {SECRETS['admin token']}"}
     for name, behaviour in troubles.items():
         url = fal.add(f"/files/{name}.mp4?{signed}", DATA, behaviour)
@@ -96,7 +101,7 @@ async def _get_into_trouble(server: Serving, fal: FakeFal) -> None:
                 headers=authorized,
             )
         )
-        fields = {"Cookie": f"session={SECRETS['session cookie']}", **authorized}
+        fields = {"Cookie": f"session={SECRETS['session cookie']}", **authorized, **edge}
         await _ask(server.client.get(f"{server.url(name)}?verify={proof}", headers=fields))
     await _ask(server.client.get(f"http://{server.public}/nothing?verify={proof}"))
     await _ask(server.client.get(f"http://{server.admin}/nothing?token={proof}"))
@@ -109,6 +114,7 @@ async def _get_into_trouble(server: Serving, fal: FakeFal) -> None:
     )
     for junk in (
         f"GET /videos/good.mp4?verify={SECRETS['link']} HTTP/9.9\r\n\r\n",
+        f"GET / HTTP/1.1\r\nX-Firstview-Origin {SECRETS['origin secret']}\r\n\r\n",
         f"GET / HTTP/1.1\r\nHost: a\r\nAuthorization Bearer {SECRETS['admin token']}\r\n\r\n",
         f"GET / HTTP/1.1\r\nHost: a\r\nCookie: {SECRETS['session cookie']}\0\r\n\r\n",
     ):
