@@ -14,6 +14,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
+from urllib.parse import unquote
 
 import orjson
 import structlog
@@ -115,7 +116,7 @@ def secrets_of(settings: Settings) -> set[str]:
         for secret in _secrets_in(getattr(settings, name)):
             if "://" in secret:  # a database's address, of which the password is secret
                 password = secret.partition("://")[2].rpartition("@")[0].partition(":")[2]
-                found.add(password)
+                found.update((password, unquote(password)))
             else:
                 found.add(secret)
                 for part in secret.split(","):  # several keys, each maybe with a name in front
