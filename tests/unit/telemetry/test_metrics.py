@@ -18,6 +18,7 @@ from proxy.telemetry.counts import Described
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.samples import merged, read, render
 from proxy.upstream.breaker import HostResting, State
+from tests.fixtures.labels import undeclared
 from tests.fixtures.programs import require_program
 
 MOST_SERIES = 1500
@@ -148,3 +149,16 @@ def test_names_and_kinds_are_what_promtool_wants() -> None:
         check=False,
     )
     assert (checked.returncode, checked.stderr.decode()) == (0, "")
+
+
+def test_a_value_that_nobody_has_declared_is_found() -> None:
+    metrics = Metrics()
+    metrics.vitals.look()
+    metrics.resting.labels("any.host").set(1)
+    assert not undeclared(metrics)
+    metrics.shed.labels("patience").inc()
+    metrics.first_byte.labels("moon").observe(1.0)
+    assert undeclared(metrics) == {
+        ("firstview_shed_total", "limit", "patience"),
+        ("firstview_first_byte_seconds", "tier", "moon"),
+    }
