@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -86,7 +88,7 @@ async def test_the_image_migrates_and_serves_and_can_write_to_its_data_directory
             assert await reply.read() == data
         await server.stored("clip")
         for pid in (server.process.pid, *server.workers):
-            assert_powerless(pid, image)
+            assert_powerless(pid, image.user, image.folder)
         # What the engine asks, as the engine asks it.
         asked = image.environment | {"FIRSTVIEW_ADMIN_LISTEN": admin}
         check = image.health_check
@@ -111,17 +113,17 @@ def assert_refuses(room: Room, image: Image, path: str) -> None:
     assert room.run("touch", home, environment=image.environment, user=image.user).returncode == 0
 
 
-def assert_powerless(pid: int, image: Image) -> None:
+def assert_powerless(pid: int, user: int, folder: str) -> None:
     """What a container with a read-only root, no capabilities and a numeric user is."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     status = {name: value.split() for name, _, value in (line.partition(":") for line in lines)}
-    assert status["Uid"] == [str(image.user)] * 4
-    assert status["Gid"] == [str(image.user)] * 4
+    assert status["Uid"] == [str(user)] * 4
+    assert status["Gid"] == [str(user)] * 4
     assert not status["Groups"]
     assert {int(status[name][0], 16) for name in ("CapPrm", "CapEff", "CapBnd")} == {0}
     mounts = [line.split() for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines()]
     writable = {mount[4] for mount in mounts if "rw" in mount[5].split(",")}
-    assert {path for path in writable if not path.startswith(("/proc", "/dev"))} == {image.folder}
+    assert {path for path in writable if not path.startswith(("/proc", "/dev"))} == {folder}
 
 
 @pytest.mark.soak
@@ -140,3 +142,69 @@ def test_the_image_works_on_jobs_until_it_is_told_to_stop(image: Image, tmp_path
         worker.kill()
         worker.wait()
         worker.stderr.close()
+
+
+@pytest.mark.soak
+@pytest.mark.needs("buildah", "mmdebstrap")
+@pytest.mark.timeout(1800)
+async def test_the_whole_image_is_built_by_an_engine_and_serves(
+    fal: FakeFal, tmp_path: Path
+) -> None:
+    require_rooms()
+    storage = tmp_path / "storage.conf"
+    places = f'graphroot = "{tmp_path}/store"\nrunroot = "{tmp_path}/run"\n'
+    storage.write_text(f'[storage]\ndriver = "vfs"\n{places}')
+    base, name = "localhost/firstview-base", "localhost/firstview"
+    environment = os.environ | {
+        "CONTAINERS_STORAGE_CONF": str(storage),
+        "BUILDAH_ISOLATION": "chroot",
+        "ENGINE": "buildah",
+        "PYTHON_IMAGE": base,
+    }
+
+    def run(*command: str | Path) -> str:
+        return subprocess.run(
+            command, env=environment, stdout=subprocess.PIPE, check=True, text=True
+        ).stdout.strip()
+
+    run(CHECKOUT / "tools/image-base", base)
+    # The certificates of this machine, which knows who stands between it and the registry.
+    run(CHECKOUT / "tools/image", name, "--volume", "/etc/ssl/certs:/etc/ssl/certs:ro")
+    said = json.loads(run("buildah", "inspect", "--type", "image", name))["Docker"]["config"]
+    root = Path(run("buildah", "mount", run("buildah", "from", name)))
+    (installed,) = root.glob("opt/firstview/lib/python3.*/site-packages")
+    sources = set(installed.rglob("*.py"))
+    compiled = set()
+    for path in installed.rglob("__pycache__/*.pyc"):
+        compiled.add(path.parents[1] / f"{path.name.partition('.')[0]}.py")
+    assert len(sources & compiled) > 0.99 * len(sources)
+    for forbidden in ("pip", "pip3", "gcc", "cc", "c++", "make", "uv"):
+        assert not list(root.glob(f"*/bin/{forbidden}")) + list(root.glob(f"*/*/bin/{forbidden}"))
+    assert not list(root.rglob("ensurepip")) + list(root.rglob("site-packages/pip"))
+    assert said["Healthcheck"]["Test"] == ["CMD", "firstview", "health"]
+    (folder,) = said["Volumes"]
+    user = int(said["User"].partition(":")[0])
+    assert (root / folder.lstrip("/")).stat().st_uid == user
+
+    room = Room(root)
+    room.writable[folder] = tmp_path / "volume"
+    room.writable[folder].mkdir()
+    os.chown(room.writable[folder], user, user)
+    inside = dict(line.partition("=")[::2] for line in said["Env"])
+    data = make_clip(300_000, 3)
+    program = room.command(*said["Entrypoint"], user=user, folder=said["WorkingDir"])
+    settings = {"admin_listen": f"127.0.0.1:{free_port()}", "workers": 2}
+    async with serving_by(program, inside, Path(folder), settings) as server:
+        await server.register("clip", fal.add("/clip.mp4", data))
+        async with server.client.get(server.url("clip")) as reply:
+            assert await reply.read() == data
+        await server.stored("clip")
+        for pid in (server.process.pid, *server.workers):
+            assert_powerless(pid, user, folder)
+        asked = inside | {"FIRSTVIEW_ADMIN_LISTEN": str(settings["admin_listen"])}
+        well = room.run(*said["Healthcheck"]["Test"][1:], environment=asked, user=user)
+        assert well.returncode == 0, well.stderr
+        assert await server.end(signal.Signals[said["StopSignal"]]) == 0
+    print(run("buildah", "images", "--format", "{{.Name}} {{.Size}}"))
+    run("buildah", "rm", "--all")
+    run("buildah", "rmi", "--all", "--force")
