@@ -50,6 +50,7 @@ def origin(
         "FIRSTVIEW_ADMIN_LISTEN": f"127.0.0.1:{admin}",
         "FIRSTVIEW_UPSTREAM_HOSTS": "127.0.0.1",
         "FIRSTVIEW_UPSTREAM_ALLOW_INSECURE": "true",
+        "FIRSTVIEW_ACCESS_LOG": "off",  # nobody else writes one
         **given,
     }
     log = home / "output.log"
