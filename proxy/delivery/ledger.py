@@ -17,7 +17,7 @@ from proxy.delivery import identity
 from proxy.delivery.kept import Kept
 from proxy.delivery.notes import Notes
 from proxy.delivery.sources import BucketSource, Source, UpstreamSource
-from proxy.errors import CorruptClip, FirstviewError, ObjectMissing, SourceRefused
+from proxy.errors import CatalogError, CorruptClip, FirstviewError, ObjectMissing, SourceRefused
 from proxy.records import CLIP_CONTENT_TYPE, ClipFacts, Generation, MediaFacts, Status
 from proxy.telemetry.metrics import Metrics
 
@@ -160,6 +160,14 @@ class Ledger:
     async def wanted(self, request_ids: Iterable[str]) -> None:
         """Clips were on their way in when a process died. Raises CatalogError."""
         await self._rows.want_mirrored(request_ids)
+
+    async def has_stored(self, request_id: str) -> bool:
+        """Whether the catalog says that the bucket has a clip; False if it cannot be asked."""
+        try:
+            row = await self._rows.get(request_id)
+        except CatalogError:
+            return False
+        return row is not None and row.status is Status.STORED
 
     async def settled(self, request_id: str) -> None:
         """Wait until all that was said of a clip is written, or lost."""

@@ -177,12 +177,17 @@ def forget(paths: Iterable[Path]) -> None:
         os.close(fd)
 
 
-def forget_clip(spool_dir: Path, request_id: str) -> None:
-    """Remove all that processes which ended have left of an id, which means another clip now."""
-    for path in spool_dir.glob(f"{request_id}.*.part"):
+def let_go(paths: Iterable[Path]) -> None:
+    """Remove files that were begun, and are of no more use, unless somebody goes on with them."""
+    for path in paths:
         fd = spool_file.lock_existing(path)
         if fd is not None:
             _close(fd, path)
+
+
+def forget_clip(spool_dir: Path, request_id: str) -> None:
+    """Remove all that processes which ended have left of an id, which means another clip now."""
+    let_go(spool_dir.glob(f"{request_id}.*.part"))
 
 
 def id_of(path: Path) -> str:

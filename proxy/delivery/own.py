@@ -25,7 +25,14 @@ from proxy.delivery.commit import Commits, new_object
 from proxy.delivery.flights import Flight
 from proxy.delivery.kept import Kept
 from proxy.delivery.ledger import Ledger, Rows
-from proxy.delivery.leftovers import Leftovers, find_leftovers, forget, forget_clip, id_of
+from proxy.delivery.leftovers import (
+    Leftovers,
+    find_leftovers,
+    forget,
+    forget_clip,
+    id_of,
+    let_go,
+)
 from proxy.delivery.owner import Filled
 from proxy.delivery.shelf import Shelf
 from proxy.delivery.sources import BucketSource, Source, UpstreamSource
@@ -250,16 +257,25 @@ class Ownership:
             await self._have_mirrored([name for name in unfinished if name not in asked])
             asked = set(unfinished)
 
+    async def _let_go_of_stored(self, begun: list[Path]) -> None:
+        """Clear away what was begun here of clips that another machine has stored meanwhile."""
+        stored = [path for path in begun if await self._ledger.has_stored(id_of(path))]
+        if stored:
+            await self._shelf.in_thread(partial(let_go, stored))
+
     async def _look_again(self, useless: list[Path]) -> Leftovers:
         """Forget what has been seen to, and look after a while; a failing disk costs one look."""
         try:
             await self._shelf.in_thread(partial(forget, useless))
             await asyncio.sleep(_LOOK_EVERY)
-            return await self._take_up(_QUIET_FOR)
+            left = await self._take_up(_QUIET_FOR)
+            await self._let_go_of_stored(left.begun)
         except OSError as error:
             log.warning("cannot look for what processes left", error=str(error))
             await asyncio.sleep(_LOOK_EVERY)
             return Leftovers()
+        else:
+            return left
 
     async def _have_mirrored(self, request_ids: list[str]) -> None:
         """Let jobs bring in what was on its way, viewers or no viewers.

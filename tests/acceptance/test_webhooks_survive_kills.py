@@ -20,7 +20,6 @@ from sqlalchemy import text
 from tests.fakes.fal import Clip, FakeFal
 from tests.fixtures.company import Company
 from tests.fixtures.fleet import fleet
-from tests.fixtures.origin import wait_for
 from tests.fixtures.servers import free_port
 from tests.fixtures.storm import Sender, clip_path, forecast, media, signed
 
@@ -88,9 +87,9 @@ async def storm(
             sent = time.monotonic() - began
             await company.everything_is_done(patience)
             done = time.monotonic() - began
-            await wait_for(company.nothing_left, 30)
+            await company.clear()
             await asyncio.gather(*(member.stop(60) for member in company.members))
-            assert await company.nothing_left()
+            assert company.left() == []
         fetched = await source.gets()
     print(
         f"\n{webhooks} webhooks x 3, {kills} kills: sent after {sent:.1f} s, stored after"
