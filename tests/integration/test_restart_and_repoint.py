@@ -345,7 +345,7 @@ class Served:
     def _answers(self) -> bool:
         try:
             with urllib.request.urlopen(
-                f"http://127.0.0.1:{self.admin_port}/livez", timeout=1
+                f"http://127.0.0.1:{self.admin_port}/readyz", timeout=1
             ) as reply:
                 return bool(reply.status == 200)
         except OSError:
