@@ -258,7 +258,7 @@ async def test_a_job_that_fails_is_tried_again_until_it_is_done(crew: Crew, tabl
     crew.start(work)
     await crew.empty()
     assert [job.attempts for job in work.jobs] == [0, 1, 2]
-    assert crew.outcomes() == {"postponed": 2, "done": 1}
+    await crew.until(lambda: crew.outcomes() == {"postponed": 2, "done": 1})
 
 
 async def test_a_job_that_keeps_failing_is_dead_with_its_last_error(
@@ -282,7 +282,7 @@ async def test_trouble_that_is_not_the_jobs_own_never_kills_it(crew: Crew, table
     crew.start(work, job_attempts=2)
     await crew.empty()
     assert {job.attempts for job in work.jobs} == {0}
-    assert crew.outcomes() == {"postponed": 8, "done": 1}
+    await crew.until(lambda: crew.outcomes() == {"postponed": 8, "done": 1})
 
 
 async def test_a_job_with_nothing_to_do_is_gone_too(crew: Crew, table: Table) -> None:
@@ -309,7 +309,7 @@ async def test_a_cancellation_that_the_handler_met_elsewhere_does_not_stop_the_w
     await table.put("a")
     crew.start(Work(asyncio.CancelledError(), DONE))
     await crew.empty()
-    assert crew.outcomes() == {"postponed": 1, "done": 1}
+    await crew.until(lambda: crew.outcomes() == {"postponed": 1, "done": 1})
 
 
 async def test_a_host_that_rests_does_not_make_the_worker_spin(crew: Crew, table: Table) -> None:
@@ -354,7 +354,7 @@ async def test_a_long_job_keeps_its_lease(crew: Crew, table: Table) -> None:
     first.go.set()
     await crew.empty()
     assert second.jobs == []
-    assert crew.outcomes() == {"done": 1}
+    await crew.until(lambda: crew.outcomes() == {"done": 1})
 
 
 async def test_a_job_whose_lease_was_lost_is_broken_off_and_not_reported_on(
@@ -462,7 +462,7 @@ async def test_a_report_that_nobody_hears_is_made_again(crew: Crew, table: Table
     table.away = False
     await crew.empty()
     assert len(work.jobs) == 1
-    assert crew.outcomes() == {"done": 1}
+    await crew.until(lambda: crew.outcomes() == {"done": 1})
 
 
 async def test_a_report_that_comes_too_late_costs_another_run(crew: Crew, table: Table) -> None:
@@ -508,7 +508,7 @@ async def test_a_worker_that_stops_lets_its_jobs_end_and_takes_no_more(
     work.go.set()
     await closing
     await crew.tasks[0]
-    assert crew.outcomes() == {"done": 1}
+    await crew.until(lambda: crew.outcomes() == {"done": 1})
     assert (await table.of("b")).state(datetime.now(UTC)) is JobState.DUE
 
 
@@ -522,7 +522,7 @@ async def test_jobs_that_do_not_end_in_time_are_handed_back_at_no_cost(
     await worker.close(0.05)
     await crew.tasks[0]
     assert work.cancelled == ["a"]
-    assert crew.outcomes() == {"cancelled": 1}
+    await crew.until(lambda: crew.outcomes() == {"cancelled": 1})
     job = await table.of("a")
     assert (job.state(datetime.now(UTC)), job.attempts) == (JobState.DUE, 0)
 
