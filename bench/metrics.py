@@ -4,7 +4,7 @@ Belongs here: two origins, one upstream, their turns. Must not know: how servers
 is counted.
 
 Hits are all that is compared: of anything else the metrics are a part that nobody could measure.
-One in a hundred is to be seen where turns differ by ten, so there are many short ones.
+One in a hundred is to be seen where turns differ by ten, so there are very many short ones.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NAMES = ("metrics",)
 _WITHOUT = f"{OURS}, hits not counted"
 _BLOCKS = {"1 KiB": 1024, "64 KiB": 64 * 1024}
 _CONNECTIONS = 16
-_TURNS = 6
+_TURNS = 12
 """Turns of a second each in the place of one of the other scenarios."""
 _SAME = Mark(0.97, at_least=True)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics
 from prometheus_client.metrics_core import Metric
@@ -34,6 +35,14 @@ class Described:
     kind: str
     labels: Labels
     text: str
+
+
+class Folds(Protocol):
+    """Something that counts by itself and says so when somebody looks."""
+
+    def fold(self) -> None:
+        """Bring its series up to date."""
+        ...
 
 
 class Count:
@@ -61,7 +70,7 @@ class CountingRegistry(CollectorRegistry):
     def __init__(self) -> None:
         """Begin without any."""
         super().__init__()
-        self._counts: list[Count] = []
+        self._counts: list[Folds] = []
         self.described: dict[str, Described] = {}
         """Every metric by its name on the page, in the order in which they were made."""
 
@@ -113,8 +122,12 @@ class CountingRegistry(CollectorRegistry):
     def count(self, series: Counter) -> Count:
         """Return a plain count for a series."""
         count = Count(series)
-        self._counts.append(count)
+        self.have_fold(count)
         return count
+
+    def have_fold(self, counts: Folds) -> None:
+        """Have it brought up to date before every look."""
+        self._counts.append(counts)
 
     # -- looking ---
 

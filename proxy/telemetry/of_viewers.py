@@ -111,7 +111,10 @@ class OfViewers:
 
     def _hits(self, tier: str) -> Tally:
         """The tally of one tier's hits; ask `hits`, which makes each of the few once."""
-        tally = Tally(self.sent(tier), lambda status: self.replies(status, tier))
+        tally = Tally(
+            self.sent_bytes.labels(tier), lambda status: self.requests.labels(str(status), tier)
+        )
+        self._registry.have_fold(tally)
         self.first_byte.add(tally.times, tier)
         self.reply.add(tally.times, tier)
         return tally

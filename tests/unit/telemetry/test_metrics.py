@@ -121,6 +121,28 @@ def test_a_hit_that_is_answered_in_one_go_is_counted_in_every_metric_of_replies(
     assert look("firstview_first_byte_seconds_count", {"tier": "disk"}) == 3
 
 
+def test_quick_hits_and_slow_ones_are_told_apart_however_often_somebody_looks() -> None:
+    metrics = Metrics()
+    tally = metrics.hits("disk")
+
+    def look(name: str, **labels: str) -> float | None:
+        return metrics.registry.get_sample_value(name, {"tier": "disk", **labels})
+
+    for time_round in (1, 2, 3):
+        for status in (206, 206, 206, 200, 304):
+            tally.hit(status, 100, time.monotonic() + 10.0)  # quicker than any can be
+        tally.hit(206, 100, time.monotonic() - 0.3)
+        for _ in range(2):
+            replies = [look("firstview_requests_total", status=str(s)) for s in (206, 200, 304)]
+            assert replies == [4 * time_round, time_round, time_round]
+            assert look("firstview_sent_bytes_total") == 600 * time_round
+            for name in ("firstview_first_byte_seconds", "firstview_reply_seconds"):
+                assert look(f"{name}_bucket", le="0.0001") == 5 * time_round
+                assert look(f"{name}_bucket", le="0.1") == 5 * time_round
+                assert look(f"{name}_bucket", le="0.5") == 6 * time_round
+                assert look(f"{name}_count") == 6 * time_round
+
+
 def test_a_process_that_is_younger_does_not_make_the_instance_younger() -> None:
     one, other = Metrics(), Metrics()
     for metrics in (one, other):
