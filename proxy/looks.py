@@ -12,6 +12,7 @@ all, every viewer would wait for it here; so after one slow look all go to a thr
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -39,7 +40,13 @@ class Looks:
         return self._now() < self._slow_until
 
     def here(self, look: Callable[[], T]) -> T:
-        """Look on the loop, whatever it takes, and remember if that was long."""
+        """Look on the loop, and remember if that was long.
+
+        Raises BlockingIOError where it should not: looks are slow. A look that finds that it would
+        have to wait may raise the same; either way a thread has the patience.
+        """
+        if self.is_slow:
+            raise BlockingIOError(errno.EAGAIN, "the disk is slow just now")
         began = self._now()
         try:
             return look()
@@ -50,6 +57,7 @@ class Looks:
 
     async def take(self, executor: Executor, look: Callable[[], T]) -> T:
         """Look here or in a thread. Whoever is cancelled does not hear of what the thread found."""
-        if self.is_slow:
+        try:
+            return self.here(look)
+        except BlockingIOError:
             return await asyncio.get_running_loop().run_in_executor(executor, look)
-        return self.here(look)

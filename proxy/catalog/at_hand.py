@@ -37,8 +37,6 @@ class AtHand:
         `given` are its parameters, in their order. Raises BlockingIOError where it would have to
         wait: the file is locked or broken, or its disk slow. A thread has the patience to see.
         """
-        if self._looks.is_slow:
-            raise BlockingIOError(errno.EAGAIN, "the catalog's disk is slow")
         try:
             return self._looks.here(lambda: self._first(statement, given))
         except sqlite3.Error as error:

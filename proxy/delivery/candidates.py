@@ -6,6 +6,7 @@ has. Must not know: flights, files, how a source is asked.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from proxy.clock import Clock
@@ -19,6 +20,7 @@ from proxy.errors import (
     ClipGone,
     ClipNotReady,
     FirstviewError,
+    ObjectMissing,
     Overloaded,
     UnknownClip,
 )
@@ -97,6 +99,16 @@ class Candidates:
         if outage is not None:
             return CatalogUnavailable()
         return UnknownClip() if row is None else ClipGone()
+
+
+def most_telling(errors: Sequence[FirstviewError]) -> FirstviewError:
+    """What a viewer hears of when no source had the clip: ObjectMissing only if all say so.
+
+    What may pass by itself goes first, so that an outage of the bucket never looks like a clip
+    that is gone.
+    """
+    known = [error for error in errors if not isinstance(error, ObjectMissing)] or errors
+    return next((error for error in known if error.retryable), known[0])
 
 
 def _is_same(row: Generation | None, facts: ClipFacts) -> bool:

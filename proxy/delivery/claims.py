@@ -22,6 +22,7 @@ import structlog
 
 from proxy.clock import Clock
 from proxy.delivery.body import Body
+from proxy.delivery.candidates import most_telling
 from proxy.delivery.flights import Flight
 from proxy.delivery.follow import Followers, is_meant
 from proxy.delivery.following import Step
@@ -34,7 +35,6 @@ from proxy.errors import (
     CorruptClip,
     DiskExhausted,
     FirstviewError,
-    ObjectMissing,
     Overloaded,
     SourceUnavailable,
 )
@@ -96,8 +96,7 @@ class Claims:
         """Claim the first source that has the clip; fall through to the next only from here.
 
         Returns None when the clip has become whole without this process. When no source has it,
-        what may pass by itself is what the viewer hears of, so that an outage of the bucket never
-        looks like a clip that is gone.
+        raises the most telling error.
         """
         errors: list[FirstviewError] = []
         for source in flight.sources:
@@ -108,8 +107,7 @@ class Claims:
                     raise
                 await self._owner.refused(source, error)
                 errors.append(error)
-        known = [error for error in errors if not isinstance(error, ObjectMissing)] or errors
-        raise next((error for error in known if error.retryable), known[0])
+        raise most_telling(errors)
 
     async def _of(self, flight: Flight, source: Source) -> Claim | None:
         flight.account.reads(source)

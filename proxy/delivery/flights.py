@@ -26,9 +26,9 @@ delays the other by all of its own way to the source, and the fill by its first 
 """
 
 
-def tells_facts(stream: ByteStream) -> bool:
-    """Whether a far range says what the whole clip is, so that a reply can begin with it."""
-    return stream.head.start > 0 and bool(stream.head.total)
+def told_length(stream: ByteStream) -> int | None:
+    """The whole clip's length, if a far range tells it, so that a reply can begin with that."""
+    return stream.head.total or None if stream.head.start > 0 else None
 
 
 class Flight:
@@ -90,7 +90,8 @@ class Flight:
         early.add_done_callback(self._go_unless_of_use)
 
     def _go_unless_of_use(self, early: asyncio.Task[ByteStream]) -> None:
-        if early.cancelled() or early.exception() is not None or not tells_facts(early.result()):
+        failed = early.cancelled() or early.exception() is not None
+        if failed or told_length(early.result()) is None:
             self.go()
 
     def go(self) -> None:

@@ -30,6 +30,7 @@ from proxy.delivery.ledger import Rows
 from proxy.delivery.near import Near
 from proxy.delivery.own import Ownership
 from proxy.delivery.sources import UpstreamLike
+from proxy.delivery.whereabouts import LOOKS
 from proxy.delivery.whole import is_clip
 from proxy.errors import (
     ClipFailed,
@@ -47,8 +48,6 @@ from proxy.storage import keys
 from proxy.storage.bucket import Bucket
 from proxy.storage.open_files import OpenFile
 
-_LOOKS = 4
-"""Times that a clip is looked for which is overtaken by ids that are pointed elsewhere."""
 _WAITS: Final = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 """Seconds between two looks whether another process has stored a clip."""
 
@@ -112,7 +111,7 @@ class Mirrors:
         A row that was read before its id was re-pointed must not start a fill, because viewers
         would join it; so whoever was overtaken looks again.
         """
-        for _ in range(_LOOKS):
+        for _ in range(LOOKS):
             repointed = self._flights.repointed
             row = _mirrorable(await self._rows.get(request_id))
             if row.status is Status.STORED or await self._is_in_bucket(row):

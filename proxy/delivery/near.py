@@ -106,14 +106,7 @@ class Near:
         found = await self._bucket.open_local(keys.clip_key(request_id))
         if found is None:
             return None
-        facts = identity.facts_from_object(
-            request_id,
-            row,
-            size=found.info.size,
-            object_etag=found.info.etag,
-            last_modified=found.info.last_modified,
-            metadata=found.info.metadata,
-        )
+        facts = identity.facts_from_info(request_id, row, found.info)
         file = OpenFile(found.fd, facts, "bucket")
         meant = row is None or identity.same_clip(row, facts)
         if facts.length == 0 or found.info.altered or not meant:

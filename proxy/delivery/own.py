@@ -1,8 +1,8 @@
 """Ownership: whose a clip is from "verified" on, and what the corridor asks and tells of that.
 
-Belongs here: taking clips over from fills and from an earlier process, and answering for them until
-they are stored. Must not know: viewers, how and when a clip is stored (`storing.py`), and where it
-came from beyond its URL.
+Belongs here: taking clips over from fills, and answering for them until they are stored. Must not
+know: viewers, how and when a clip is stored (`storing.py`), what ended processes have left
+(`aftermath.py`), and where a clip came from beyond its URL.
 
 A clip is kept, and near, from the moment that it is verified. Everything after that goes on beside
 the viewers and beside the fills, so that a bucket which hangs takes no fill's place.
@@ -14,34 +14,22 @@ import asyncio
 import os
 from collections.abc import Callable
 from concurrent.futures import Executor
-from functools import partial
 from pathlib import Path
 
-import structlog
 from cachetools import LRUCache
 
 from proxy.clock import Clock
+from proxy.delivery.aftermath import Aftermath
 from proxy.delivery.commit import Commits, new_object
 from proxy.delivery.flights import Flight
 from proxy.delivery.kept import Kept
 from proxy.delivery.ledger import Ledger, Rows
-from proxy.delivery.leftovers import (
-    Leftovers,
-    find_leftovers,
-    forget,
-    forget_clip,
-    id_of,
-    let_go,
-)
+from proxy.delivery.leftovers import forget_clip
 from proxy.delivery.owner import Filled
 from proxy.delivery.shelf import Shelf
 from proxy.delivery.sources import BucketSource, Source, UpstreamSource
 from proxy.delivery.storing import Storing
-from proxy.errors import (
-    CatalogError,
-    CorruptClip,
-    FirstviewError,
-)
+from proxy.errors import CorruptClip, FirstviewError
 from proxy.records import ClipFacts, Generation, Status
 from proxy.settings import Settings
 from proxy.storage import keys
@@ -51,12 +39,6 @@ from proxy.storage.open_files import OpenFile, OpenFiles
 from proxy.telemetry.metrics import Metrics
 
 _DISTRUSTED = 1024
-_LOOK_EVERY = 5.0
-"""Seconds between two looks for what processes that ended have left in the spool."""
-_QUIET_FOR = 3.0
-"""Seconds that such a file is left to those who follow it, and go on with it at once."""
-
-log = structlog.get_logger()
 
 
 class Ownership:
@@ -82,9 +64,7 @@ class Ownership:
 
         `commits` makes who writes clips into the bucket, if not `Commits` itself.
         """
-        self._settings = settings
         self._bucket = bucket
-        self._disk = disk
         self._spool_dir = spool_dir
         self._commits = (commits or Commits)(settings, bucket, clock, metrics)
         self._ledger = Ledger(rows, clock, metrics)
@@ -99,7 +79,15 @@ class Ownership:
             metrics=metrics,
         )
         self._kept = self.storing.clips
-        self._left = Leftovers()
+        self._aftermath = Aftermath(
+            settings,
+            storing=self.storing,
+            commits=self._commits,
+            ledger=self._ledger,
+            shelf=self._shelf,
+            disk=disk,
+            spool_dir=spool_dir,
+        )
         self.distrusted: LRUCache[str, bool] = LRUCache(_DISTRUSTED)
         """Ids whose object in the bucket was read and is not what it says it is."""
 
@@ -210,89 +198,16 @@ class Ownership:
 
     async def load(self) -> None:
         """Find what an earlier process left, before anything is filled here."""
-        self._left = await self._take_up(0.0)
-        if self._kept:
-            log.info("clips are waiting for the bucket", count=len(self._kept))
-
-    async def _take_up(self, quiet_for: float) -> Leftovers:
-        """Keep the whole clips of processes that ended; return what else they left."""
-        left = await self._shelf.in_thread(
-            lambda: find_leftovers(self._spool_dir, quiet_for=quiet_for)
-        )
-        for found in left.whole:
-            if found.facts.request_id in self._kept:
-                os.close(found.fd)  # for the next look
-                continue
-            reservation = self._disk.claim(found.facts.length)
-            self._kept[found.facts.request_id] = Kept.from_disk(found, reservation)
-        return left
+        await self._aftermath.load()
 
     async def run(self) -> None:
         """See to what is kept and to what was left behind, for ever."""
-        aftermath = asyncio.create_task(self._see_to_what_is_left())
+        aftermath = asyncio.create_task(self._aftermath.run())
         try:
             await self.storing.run()
         finally:
             aftermath.cancel()
             await asyncio.gather(aftermath, return_exceptions=True)
-
-    async def _see_to_what_is_left(self) -> None:
-        """Clear away and have mirrored what other processes were at when they ended, for ever.
-
-        Of this process's predecessor first, and then of any other of this machine. Files are
-        forgotten only when both are done: this process may end as well.
-        """
-        left = self._left
-        unfinished = [id_of(path) for path in (*left.begun, *left.useless)]
-        await asyncio.gather(
-            self._commits.clear([*unfinished, *self._kept]), self._have_mirrored(unfinished)
-        )
-        asked = set(unfinished)
-        while True:
-            left = await self._look_again(left.useless)
-            if left.whole:
-                log.info("clips of a process that ended are kept here", count=len(left.whole))
-                self.storing.retry_now()
-            unfinished = [id_of(path) for path in (*left.begun, *left.useless)]
-            await self._have_mirrored([name for name in unfinished if name not in asked])
-            asked = set(unfinished)
-
-    async def _let_go_of_stored(self, begun: list[Path]) -> None:
-        """Clear away what was begun here of clips that another machine has stored meanwhile."""
-        stored = [path for path in begun if await self._ledger.has_stored(id_of(path))]
-        if stored:
-            await self._shelf.in_thread(partial(let_go, stored))
-
-    async def _look_again(self, useless: list[Path]) -> Leftovers:
-        """Forget what has been seen to, and look after a while; a failing disk costs one look."""
-        try:
-            await self._shelf.in_thread(partial(forget, useless))
-            await asyncio.sleep(_LOOK_EVERY)
-            left = await self._take_up(_QUIET_FOR)
-            await self._let_go_of_stored(left.begun)
-        except OSError as error:
-            log.warning("cannot look for what processes left", error=str(error))
-            await asyncio.sleep(_LOOK_EVERY)
-            return Leftovers()
-        else:
-            return left
-
-    async def _have_mirrored(self, request_ids: list[str]) -> None:
-        """Let jobs bring in what was on its way, viewers or no viewers.
-
-        Their jobs may not have been filed yet. Tried until the catalog has heard.
-        """
-        wait = self._settings.bucket_retry_wait
-        while request_ids:
-            try:
-                await self._ledger.wanted(request_ids)
-            except CatalogError as error:
-                log.info("cannot ask for unfinished clips yet", detail=error.detail)
-                await asyncio.sleep(wait)
-                wait = min(self._settings.bucket_retry_max_wait, wait * 2)
-            else:
-                log.info("unfinished clips are going to be mirrored", count=len(request_ids))
-                return
 
     async def close(self, timeout: float) -> None:
         """Let uploads and notes finish for a while; kept clips stay on disk for the next start."""

@@ -80,10 +80,11 @@ class Spool(Tail):
         `looks` this is done on the loop as long as the disk is quick. Raises DiskExhausted when
         there is no room.
         """
-        if looks is not None and not looks.is_slow:
-            fd, locked, is_needless = looks.here(lambda: _open(path, is_here))
-        else:
-            fd, locked, is_needless = await _open_in_thread(path, executor, is_here)
+        opened = None
+        if looks is not None:
+            with contextlib.suppress(BlockingIOError):
+                opened = looks.here(lambda: _open(path, is_here))
+        fd, locked, is_needless = opened or await _open_in_thread(path, executor, is_here)
         spool = cls(path, fd, executor, filling=locked)
         spool.is_needless = is_needless
         return spool

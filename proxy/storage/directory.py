@@ -138,9 +138,8 @@ class DirectoryBucket:
         await self._disk.close()
 
     async def _look(self, key: str) -> Found | None:
-        if not self._looks.is_slow:
-            with mapped_errors(), contextlib.suppress(BlockingIOError):
-                return self._looks.here(lambda: self._files.look(key, may_read=False))
+        with mapped_errors(), contextlib.suppress(BlockingIOError):
+            return self._looks.here(lambda: self._files.look(key, may_read=False))
         looking = self._disk.start(self._files.look, key)
         with mapped_errors():
             return await opened(looking, lambda found: found.fd)

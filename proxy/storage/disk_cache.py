@@ -151,9 +151,8 @@ class DiskCache:
         return file
 
     async def _open(self, request_id: str) -> tuple[int, ClipFacts] | None:
-        if not self._looks.is_slow:
-            with contextlib.suppress(BlockingIOError):
-                return self._looks.here(lambda: self._files.open(request_id, may_mend=False))
+        with contextlib.suppress(BlockingIOError):
+            return self._looks.here(lambda: self._files.open(request_id, may_mend=False))
         loop = asyncio.get_running_loop()
         opening = loop.run_in_executor(self._executor, self._files.open, request_id)
         return await opened(opening, lambda found: found[0])

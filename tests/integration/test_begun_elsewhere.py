@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.delivery import own
+from proxy.delivery import aftermath
 from proxy.delivery.spool import Spool
 from proxy.records import BodyHead, ClipFacts
 from proxy.storage import keys
@@ -20,8 +20,8 @@ HEAD = BodyHead(start=0, stop=len(DATA), total=len(DATA), validator='"tag"')
 
 @pytest.fixture
 async def origin(make_origin: MakeOrigin, monkeypatch: pytest.MonkeyPatch) -> Origin:
-    monkeypatch.setattr(own, "_LOOK_EVERY", 0.05)
-    monkeypatch.setattr(own, "_QUIET_FOR", 0.0)
+    monkeypatch.setattr(aftermath, "_LOOK_EVERY", 0.05)
+    monkeypatch.setattr(aftermath, "_QUIET_FOR", 0.0)
     return await make_origin()
 
 
