@@ -83,7 +83,7 @@ async def _run(options: Options, console: Console, *, once: bool) -> int:
             await _unless(stop, _show(stage))
             console.print("\nstopping", style="dim")
             return 0
-        return await _unless(stop, run_once(console, stage, options))
+        return await _unless(stop, run_once(console, stage, story, options))
 
 
 async def _show(stage: Stage) -> int:

@@ -17,9 +17,10 @@ from rich.table import Table
 
 from proxy.cli.demo.clips import CLIPS, DemoClip
 from proxy.cli.demo.stage import Options, Stage
-from proxy.cli.demo.story import size
+from proxy.cli.demo.story import Story, size
 
 _STORED_WITHIN: Final = 20.0
+_TOLD_WITHIN: Final = 5.0
 _LOOK_EVERY: Final = 0.02
 _REPORTED: Final = "fal's webhook reports it, nobody looks"
 _UNSEEN: Final = (_REPORTED, "no webhook reports it, nobody looks: the sweep has to find it")
@@ -44,12 +45,24 @@ class _View:
 class _Viewer:
     """Views clips, and waits for them."""
 
-    def __init__(self, client: aiohttp.ClientSession, stage: Stage) -> None:
+    def __init__(self, client: aiohttp.ClientSession, stage: Stage, story: Story) -> None:
         self.stage = stage
+        self._story = story
         self._client = client
 
     async def view(self, clip: DemoClip) -> _View:
-        """View a whole clip."""
+        """View a whole clip, and wait until that is told: the last byte comes a moment before."""
+        chapter = self._story.chapters[clip.request_id]
+        told = len(chapter.replies)
+        seen = await self._view(clip)
+        end = time.monotonic() + _TOLD_WITHIN
+        while time.monotonic() < end:
+            if len(chapter.replies) > told:
+                break
+            await asyncio.sleep(_LOOK_EVERY)
+        return seen
+
+    async def _view(self, clip: DemoClip) -> _View:
         before, started = self.stage.source.requests, time.perf_counter()
         async with self._client.get(self.stage.url(clip)) as response:
             body = await response.content.readany()
@@ -74,12 +87,12 @@ class _Viewer:
             await asyncio.sleep(_LOOK_EVERY)
 
 
-async def run_once(console: Console, stage: Stage, options: Options) -> int:
+async def run_once(console: Console, stage: Stage, story: Story, options: Options) -> int:
     """Let a clip come in by each of the three ways; 0 if every later view was a hit, else 1."""
     good = True
     try:
         async with aiohttp.ClientSession(auto_decompress=False, trust_env=False) as client:
-            viewer = _Viewer(client, stage)
+            viewer = _Viewer(client, stage, story)
             good &= await _watch_twice(console, viewer, options)
             for clip, way in zip(stage.studio.clips, _UNSEEN, strict=False):
                 console.print(f"\nhaving {clip.title} generated; {way}")
