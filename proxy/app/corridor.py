@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 from proxy.app.grace import Grace
 from proxy.app.places import Places
 from proxy.delivery.candidates import Candidates
 from proxy.delivery.claims import Claims
+from proxy.delivery.commit import Commits
 from proxy.delivery.fill import Fills
 from proxy.delivery.flights import Flights
 from proxy.delivery.locate import Locator
@@ -25,6 +26,8 @@ from proxy.delivery.own import Ownership
 from proxy.delivery.remembered import Remembered
 from proxy.delivery.traced import TracedCommits, TracedFills, TracedLocator
 from proxy.storage.open_files import OpenFiles
+
+T = TypeVar("T")
 
 _HEED: Final = 0.1
 """Seconds between two looks at what other processes did."""
@@ -48,45 +51,16 @@ async def open_corridor(places: Places, grace: Grace) -> AsyncIterator[Corridor]
     """Take up what an earlier process left, and at the end let fills and uploads finish."""
     settings, clock, metrics = places.settings, places.clock, places.metrics
     async with contextlib.AsyncExitStack() as stack:
-        tracer = places.tracer
-        ownership = Ownership(
-            settings,
-            bucket=places.bucket,
-            rows=places.generations,
-            disk=places.disk,
-            files=places.files,
-            spool_dir=places.spool_dir,
-            executor=places.executor,
-            clock=clock,
-            metrics=metrics,
-            behind=places.behind,
-            keeps_copies=places.has_viewers,
-            commits=None if tracer is None else partial(TracedCommits, tracer),
-        )
+        ownership = _ownership(places)
         await ownership.load()
         stack.push_async_callback(lambda: ownership.close(grace.left))
         near = Near(places.bucket, places.disk, places.files, ownership, places.executor)
-        claims = Claims(
-            settings,
-            spool_dir=places.spool_dir,
-            near=near,
-            owner=ownership,
-            executor=places.executor,
-            clock=clock,
-            metrics=metrics,
-        )
-        fills = (Fills if tracer is None else partial(TracedFills, tracer))(
-            settings=settings,
-            claims=claims,
-            disk=places.disk,
-            owner=ownership,
-            clock=clock,
-            metrics=metrics,
-        )
+        fills = _fills(places, near, ownership)
         flights = Flights(settings.max_fills, metrics.shed.labels("max_fills"))
         rows = Remembered(settings, places.generations, clock, metrics)
+        ownership.storing.on_stored = rows.stored
         candidates = Candidates(settings, places.bucket, places.upstream, clock, metrics)
-        locator = (Locator if tracer is None else partial(TracedLocator, tracer))(
+        locator = _traced(Locator, TracedLocator, places)(
             settings=settings,
             near=near,
             rows=rows,
@@ -95,7 +69,6 @@ async def open_corridor(places: Places, grace: Grace) -> AsyncIterator[Corridor]
             fills=fills,
             forgets=places.shared.forgets,
         )
-        ownership.storing.on_stored = rows.stored
         mirrors = Mirrors(
             bucket=places.bucket,
             rows=places.generations,
@@ -114,6 +87,48 @@ async def open_corridor(places: Places, grace: Grace) -> AsyncIterator[Corridor]
         heeding = asyncio.create_task(_heed(locator, places.files), name="other processes")
         stack.push_async_callback(cancel, heeding)
         yield Corridor(flights=flights, ownership=ownership, locator=locator, mirrors=mirrors)
+
+
+def _ownership(places: Places) -> Ownership:
+    return Ownership(
+        places.settings,
+        bucket=places.bucket,
+        rows=places.generations,
+        disk=places.disk,
+        files=places.files,
+        spool_dir=places.spool_dir,
+        executor=places.executor,
+        clock=places.clock,
+        metrics=places.metrics,
+        behind=places.behind,
+        keeps_copies=places.has_viewers,
+        commits=_traced(Commits, TracedCommits, places),
+    )
+
+
+def _fills(places: Places, near: Near, ownership: Ownership) -> Fills:
+    claims = Claims(
+        places.settings,
+        spool_dir=places.spool_dir,
+        near=near,
+        owner=ownership,
+        executor=places.executor,
+        clock=places.clock,
+        metrics=places.metrics,
+    )
+    return _traced(Fills, TracedFills, places)(
+        settings=places.settings,
+        claims=claims,
+        disk=places.disk,
+        owner=ownership,
+        clock=places.clock,
+        metrics=places.metrics,
+    )
+
+
+def _traced(plain: Callable[..., T], traced: Callable[..., T], places: Places) -> Callable[..., T]:
+    """What makes a part: with spans around its steps, where somebody collects them."""
+    return plain if places.tracer is None else partial(traced, places.tracer)
 
 
 async def _heed(locator: Locator, files: OpenFiles) -> None:

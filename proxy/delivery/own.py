@@ -58,15 +58,15 @@ class Ownership:
         metrics: Metrics,
         behind: Executor | None = None,
         keeps_copies: bool = True,
-        commits: Callable[[Settings, Bucket, Clock, Metrics], Commits] | None = None,
+        commits: Callable[[Settings, Bucket, Clock, Metrics], Commits] = Commits,
     ) -> None:
         """Take the parts it works with; `behind` has threads for what nobody waits for.
 
-        `commits` makes who writes clips into the bucket, if not `Commits` itself.
+        `commits` makes who writes clips into the bucket.
         """
         self._bucket = bucket
         self._spool_dir = spool_dir
-        self._commits = (commits or Commits)(settings, bucket, clock, metrics)
+        self._commits = commits(settings, bucket, clock, metrics)
         self._ledger = Ledger(rows, clock, metrics)
         self._shelf = Shelf(disk, files, executor, behind or executor, keeps=keeps_copies)
         self.storing = Storing(
