@@ -77,7 +77,7 @@ class Scripted:
         return (head.metadata or {}).get(keys.META_SHA256)
 
     async def ask(self) -> ClipFacts:
-        raise NotImplementedError
+        raise AssertionError("a fill asks for no head")
 
     def seekable(self) -> bool:
         return self.ranges
