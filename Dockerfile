@@ -57,7 +57,8 @@ WORKDIR /var/lib/firstview
 VOLUME /var/lib/firstview
 EXPOSE 8080 8081
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=30s --timeout=10s --start-period=60s --retries=3 \
+# A start may have to read what waits for the bucket; whoever is healthy sooner is believed at once.
+HEALTHCHECK --interval=30s --timeout=10s --start-period=30m --retries=3 \
     CMD ["firstview", "health"]
 ENTRYPOINT ["firstview"]
 CMD ["serve"]

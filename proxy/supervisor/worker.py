@@ -13,6 +13,8 @@ import socket
 from collections.abc import Sequence
 from typing import Any, Final
 
+import structlog
+
 from proxy.errors import SettingsError, WorkerFailed
 from proxy.supervisor.channel import Asked, Channel
 from proxy.supervisor.orders import Orders
@@ -41,7 +43,12 @@ stop; stop within the drain timeout; stop now."""
 PULSES: Final = 4
 """How often it is asked for a sign of life within the time that it has for one."""
 _START_TIMEOUT: Final = 120.0
-"""Seconds from a process's start until it serves: a large disk cache, a slow catalog."""
+"""Seconds from a process's start until it serves, or until it is asked whether it lives: clips that
+wait for the bucket are proven first, and they may be as many as the disk holds."""
+_START_PATIENCE: Final = 20.0
+"""Seconds that it has for an answer."""
+
+log = structlog.get_logger()
 
 
 class Worker:
@@ -68,7 +75,9 @@ class Worker:
     async def start(self, command: Sequence[str], sockets: Sockets, of: int, asked: Asked) -> None:
         """Start it, and return when it serves; `asked` answers its questions.
 
-        Raises SettingsError or WorkerFailed with its own words, or WorkerFailed if it had none.
+        One that takes its time is waited for as long as it gives a sign of life: to kill it would
+        make it begin anew, for ever. Raises SettingsError or WorkerFailed with its own words, or
+        WorkerFailed if it had none.
         """
         ours, theirs = socket.socketpair()
         with theirs:
@@ -90,15 +99,25 @@ class Worker:
                 raise
         self._totals.began(self)
         self.over = asyncio.create_task(self._live(), name=f"worker {self.number}")
+        await self._serving()
+
+    async def _serving(self) -> None:
+        assert self.over is not None  # noqa: S101 - for mypy; `start` has begun it
         either: set[asyncio.Future[Any]] = {self._ready, self.over}
-        await asyncio.wait(either, timeout=_START_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
-        if self._ready.done():
-            self._ready.result()
-        elif self.over.done():
-            raise WorkerFailed(f"a worker process {how_it_ended(self.over.result())} at its start")
-        else:
-            self.signal(signal.SIGKILL)
-            raise WorkerFailed(f"a worker process did not serve within {_START_TIMEOUT:.0f} s")
+        while True:
+            await asyncio.wait(either, timeout=_START_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
+            if self._ready.done():
+                return self._ready.result()
+            if self.over.done():
+                raise WorkerFailed(
+                    f"a worker process {how_it_ended(self.over.result())} at its start"
+                )
+            if await self.hangs(_START_PATIENCE):
+                self.signal(signal.SIGKILL)
+                raise WorkerFailed(
+                    f"a worker process hung at its start, for {_START_TIMEOUT:.0f} s"
+                )
+            log.info("worker is still starting", worker=self.number, pid=self.pid)
 
     async def _live(self) -> int:
         """Hear it out, and see it end: whatever it said last has been heard by then."""

@@ -20,6 +20,8 @@ PATH: Final = DEPLOY / "compose.yaml"
 COMPOSE: Final = yaml.safe_load(PATH.read_text())
 SERVICES: Final[dict[str, dict[str, Any]]] = COMPOSE["services"]
 EXAMPLES: Final = sorted(DEPLOY.glob("*.env.example"))
+SLOW_DISK: Final = 50 * 1024 * 1024
+"""Bytes a second."""
 
 
 def check(path: Path) -> subprocess.CompletedProcess[str]:
@@ -78,6 +80,15 @@ def test_every_container_is_watched_restarted_and_does_not_fill_the_disk(name: s
     assert service["restart"] == "unless-stopped"
     assert {"max-size", "max-file"} <= set(service["logging"]["options"])
     assert "stop_grace_period" in service
+
+
+def test_a_container_that_starts_slowly_is_not_taken_for_a_sick_one() -> None:
+    # What waited for the bucket is read before anything else, up to all of the disk's budget.
+    kept = load(_env_file=DEPLOY / "firstview.env.example").cache_max_bytes
+    image = (DEPLOY.parent / "Dockerfile").read_text()
+    (of_the_image,) = re.findall(r"--start-period=(\w+)", image)
+    for patience in (SERVICES["firstview"]["healthcheck"]["start_period"], of_the_image):
+        assert seconds(patience) > kept / SLOW_DISK
 
 
 def test_images_of_others_are_of_a_named_version() -> None:

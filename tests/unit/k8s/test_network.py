@@ -88,10 +88,12 @@ def test_a_single_nodes_own_ingress_controller_gets_through() -> None:
 
 def test_pods_reach_names_and_the_internet_and_nothing_private(objects: Manifests) -> None:
     for pod in objects.pods():
-        assert allowed(objects, pod, "Egress", "kube-system", 53)
+        for names in ("kube-system", "169.254.20.10", "169.254.169.254"):
+            assert allowed(objects, pod, "Egress", names, 53)
         for public in ("104.16.1.1", "2606:4700::1"):
             assert allowed(objects, pod, "Egress", public, 443)
             assert not allowed(objects, pod, "Egress", public, 80)
+        assert not allowed(objects, pod, "Egress", "169.254.169.254", 80)
         for private in ("169.254.169.254", "10.96.0.1", "192.168.1.1", "172.20.0.1", "fd00::1"):
             assert not allowed(objects, pod, "Egress", private, 443), (pod.owner, private)
 

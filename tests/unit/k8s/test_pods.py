@@ -17,6 +17,8 @@ MOST_OF_A_VOLUME = 0.9
 AFTER_THE_DRAIN = 20.0
 """Seconds for what is left when replies and fills have ended, or have been cut off; see
 docs/operations.md."""
+SLOW_DISK = 50 * 1024 * 1024
+"""Bytes a second of a volume that is read from its start to its end."""
 
 
 @pytest.fixture(params=ALL)
@@ -89,6 +91,17 @@ def test_the_supervisor_gets_to_replace_a_worker_before_the_kubelet_ends_them_al
             probe = pod.container["livenessProbe"]
             patience = probe["periodSeconds"] * (probe["failureThreshold"] - 1)
             assert patience > told(objects, pod, monkeypatch).worker_timeout
+
+
+def test_a_pod_may_start_for_as_long_as_it_takes_to_prove_all_that_it_may_have_kept(
+    objects: Manifests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for pod in objects.pods():
+        if pod.ports:
+            probe = pod.container["startupProbe"]
+            patience = probe["periodSeconds"] * probe["failureThreshold"]
+            kept = told(objects, pod, monkeypatch).cache_max_bytes
+            assert patience > kept / SLOW_DISK, pod.owner
 
 
 def test_every_container_says_what_it_needs(objects: Manifests) -> None:
