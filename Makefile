@@ -97,12 +97,17 @@ setup: $(VENV)/.dev $(VENV_S3)/.installed ## set up everything that lies in the 
 TEST_PROGRAMS := ffmpeg:ffmpeg ffprobe:ffmpeg chromium:chromium initdb:postgresql nginx:nginx \
 	curl:curl wget:wget promtool:prometheus systemd-analyze:systemd kubectl:kubernetes-client \
 	node:nodejs
+SOAK_PROGRAMS := buildah:buildah mmdebstrap:mmdebstrap
 BENCH_PROGRAMS := nginx:nginx wrk:wrk initdb:postgresql varnishd:varnish \
 	traffic_server:trafficserver
 
 .PHONY: system
 system: ## install the system packages that tests need, where apt allows it
 	@tools/system-packages $(TEST_PROGRAMS)
+
+.PHONY: system-soak
+system-soak: system ## install the system packages that building the image needs too
+	@tools/system-packages $(SOAK_PROGRAMS)
 
 .PHONY: system-bench
 system-bench: ## install the system packages that the benchmarks need
@@ -142,7 +147,7 @@ scale: $(VENV)/.dev ## measure with a million generations, and cached clips (ROW
 		tests/integration/test_many_generations.py tests/integration/test_large_cache.py $(ARGS)
 
 .PHONY: soak
-soak: $(VENV)/.dev ## storms of 10,000 webhooks with 20 kills, on SQLite and PostgreSQL (minutes)
+soak: setup system-soak ## run the tests that take long: storms with kills, outages, restarts, pods, the image built whole (ARGS="-k image")
 	@$(BIN)/python -m pytest -n0 -s -m soak $(ARGS)
 
 # -- the image -------------------------------------------------------------------------------
