@@ -16,11 +16,21 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.fal import FakeFal, make_clip
+from tests.fakes.webhooks import JWKS_PATH, Signer
 from tests.fixtures.image import CHECKOUT, Image, make_image
 from tests.fixtures.room import Room, require_rooms
 from tests.fixtures.servers import free_port
 from tests.fixtures.serving import serving_by
 
+MODEST = {
+    "FIRSTVIEW_UPSTREAM_HOSTS": "127.0.0.1",
+    "FIRSTVIEW_UPSTREAM_ALLOW_INSECURE": "true",
+    "FIRSTVIEW_CACHE_MAX_BYTES": "10MiB",
+    "FIRSTVIEW_DISK_RESERVE": "1MiB",
+    "FIRSTVIEW_MAX_CONNECTIONS": "100",
+    "FIRSTVIEW_OPEN_FILES": "10",
+}
+"""Settings with which a doctor finds enough of everything on any machine that runs the tests."""
 pytestmark = pytest.mark.timeout(240)  # processes start one after the other
 
 
@@ -95,12 +105,42 @@ async def test_the_image_migrates_and_serves_and_can_write_to_its_data_directory
         well = room.run(*check, environment=asked, user=image.user, folder=image.folder)
         assert well.returncode == 0, well.stderr
         assert well.stdout.startswith("alive\n")
+        fal.add(JWKS_PATH, Signer(1).jwks())
+        doctors = asked | MODEST | {"FIRSTVIEW_FAL_JWKS_URL": fal.url(JWKS_PATH)}
+        await asyncio.to_thread(assert_well, room, image, doctors, f"http://{server.public}")
         assert await server.end(image.stop_signal) == 0
     assert not [line for line in server.log if line.get("level") in {"error", "critical"}]
     assert room.run(*check, environment=asked, user=image.user).returncode == 1
     volume = room.writable[image.folder]
     assert (volume / "catalog.sqlite").is_file()
     assert {path.stat().st_uid for path in volume.rglob("*")} == {image.user}
+
+
+def assert_well(room: Room, image: Image, environment: dict[str, str], url: str) -> None:
+    """The doctor in the container tries all that serving there needs, and leaves nothing behind."""
+    volume = room.writable[image.folder]
+    before = {path for path in volume.rglob("*") if path.is_file()}
+    said = room.run(
+        *("firstview", "doctor", "--json", "--url", url),
+        environment=environment,
+        user=image.user,
+        folder=image.folder,
+    )
+    assert said.stdout, said.stderr
+    findings = json.loads(said.stdout)["findings"]
+    assert not [each for each in findings if each["mark"] == "fails"]
+    assert said.returncode == 0
+    found = {(each["area"], each["check"]): each for each in findings}
+    assert found["data directory", "writable"]["seen"] == image.folder
+    for check in ("write and sync", "locks", "hard links", "sendfile", "allocate"):
+        assert found["data directory", check]["mark"] == "ok"
+    for each in (
+        ("bucket", "conditional write"),
+        ("database", "write"),
+        ("public address", "a clip"),
+    ):
+        assert found[each]["mark"] == "ok", found[each]
+    assert {path for path in volume.rglob("*") if path.is_file()} == before
 
 
 def assert_refuses(room: Room, image: Image, path: str) -> None:

@@ -19,7 +19,6 @@ from proxy.supervisor.worker import Worker
 from proxy.telemetry.metrics import Metrics
 from tests.fixtures.origin import wait_for
 
-
 SLOW = """
 import asyncio, socket, sys
 from proxy.supervisor.channel import Channel
