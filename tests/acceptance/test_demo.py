@@ -330,9 +330,10 @@ def test_the_page_plays_a_cold_clip_and_says_hit_on_the_second_view(
 
 @pytest.mark.needs("chromium")
 @pytest.mark.xdist_group("chromium")
-def test_the_page_shows_a_clip_come_in_by_webhook_before_anybody_looks(
+def test_a_phone_shows_a_clip_come_in_by_webhook_before_anybody_looks_and_then_play(
     place: Place, page: Page
 ) -> None:
+    page.set_viewport_size({"width": 390, "height": 700})
     with running(place, *FAST) as (demo, lines):
         page.goto(link(lines, "open"))
         row = page.locator("#clock-1")
@@ -341,7 +342,10 @@ def test_the_page_shows_a_clip_come_in_by_webhook_before_anybody_looks(
         expect(row.locator(".status")).to_have_text("stored", timeout=PATIENCE * 1000)
         expect(row.locator(".way")).to_have_text("webhook")
         expect(row.locator(".bytes")).to_have_text("0.8 MB")
+        row.scroll_into_view_if_needed()
+        expect(page.locator("video")).not_to_be_in_viewport()
         row.get_by_role("button").click()
+        expect(page.locator("video")).to_be_in_viewport()
         expect(page.locator("#player .views li").first).to_contain_text("First view: hit")
         page.goto("about:blank")
         code, _ = end(demo, signal.SIGTERM)

@@ -66,6 +66,8 @@ class Story:
         hear = of_clips.get(entry["event"])
         if hear is not None and chapter is not None:
             hear(chapter, entry)
+        elif entry["event"] == "request":
+            self._hear_request(chapter, entry)
         elif entry["event"] == "swept":
             self._hear_sweep(entry)
         elif entry["level"] != "debug":
@@ -132,6 +134,17 @@ class Story:
                 "dim",
             )
         )
+
+    def _hear_request(self, chapter: Chapter | None, entry: MutableMapping[str, Any]) -> None:
+        """The log has a line of each request that was refused or cut off, as players do a lot."""
+        if chapter is not None and entry.get("ended") == "viewer-left":
+            text = f"  the player has enough of {chapter.clip.title} for now"
+            text += f" · {size(entry.get('bytes') or 0)} sent"
+        else:
+            said = (entry.get("status"), entry.get("error") or entry.get("ended"))
+            text = f"  {entry['method']} {entry['path']} · "
+            text += " ".join(str(word) for word in said if word)
+        self._tell(Text(text, "dim" if entry["level"] == "info" else "red"))
 
     # -- what happens without a viewer ---
 

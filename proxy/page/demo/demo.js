@@ -76,6 +76,7 @@ function makeRow(clip) {
   thumb.addEventListener("click", () => {
     choose(clip);
     play();
+    video.scrollIntoView({ block: "nearest" }); // on a phone it stands far above the row
   });
   byId(clip.take ? "made" : "waiting").append(row);
   byId("none").hidden ||= clip.take > 0;
@@ -102,6 +103,7 @@ function viewsOf(clip) {
 }
 
 function whereFrom(reply) {
+  if (reply.cache_status.includes("detail=disk")) return "from this machine's own copy";
   if (reply.hit) return "from your own bucket";
   if (reply.cache_status.includes("detail=flight")) return "from the clip on its way in";
   return "streamed from fal.media while being stored";
