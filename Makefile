@@ -42,7 +42,7 @@ help: ## list the targets
 # -- running ---------------------------------------------------------------------------------
 
 .PHONY: run
-run: $(VENV)/.runtime ## set up what running needs, then run `firstview demo` (ARGS="--help")
+run: $(VENV)/.runtime ## install what running needs, then run `firstview demo` (ARGS="--help")
 	@exec $(BIN)/firstview demo $(ARGS)
 
 # -- setting up ------------------------------------------------------------------------------
@@ -91,7 +91,7 @@ $(VENV_S3)/.installed: $(VENV)/.bootstrap requirements/s3server.txt
 		|| echo "WARNING: no S3 server for the tests; those that need it are skipped" >&2
 
 .PHONY: setup
-setup: $(VENV)/.dev $(VENV_S3)/.installed ## set up everything that lies in the checkout
+setup: $(VENV)/.dev $(VENV_S3)/.installed ## install what development needs, into .venv and .venv-s3
 
 # program:package, as tools/system-packages reads it.
 TEST_PROGRAMS := ffmpeg:ffmpeg ffprobe:ffmpeg chromium:chromium initdb:postgresql nginx:nginx \
@@ -116,7 +116,7 @@ system-bench: ## install the system packages that the benchmarks need
 # -- checking --------------------------------------------------------------------------------
 
 .PHONY: test
-test: setup system ## set up everything, lint, run all tests (ARGS="-k name")
+test: setup system ## install everything, lint, run all tests (ARGS="-k name")
 	@$(MAKE) --no-print-directory lint
 	@$(BIN)/python -m pytest $(ARGS)
 
@@ -142,7 +142,7 @@ bench: $(VENV)/.dev $(VENV_S3)/.installed system-bench ## measure side by side w
 	@$(BIN)/python -m bench $(ARGS)
 
 .PHONY: scale
-scale: $(VENV)/.dev ## measure with a million generations, and cached clips (ROWS=1000000)
+scale: $(VENV)/.dev ## measure with a million generations and a million cached clips (ROWS=1000000)
 	@SCALE_ROWS=$(or $(ROWS),1000000) $(BIN)/python -m pytest -n0 -s \
 		tests/integration/test_many_generations.py tests/integration/test_large_cache.py $(ARGS)
 

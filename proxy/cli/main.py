@@ -32,6 +32,7 @@ _LOOKING = "Looking"
 app = typer.Typer(
     name="firstview",
     help="A pull-through CDN origin that makes AI video clips yours on first view.",
+    rich_markup_mode="markdown",  # the other one keeps the line breaks of the code
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -181,7 +182,7 @@ def import_file(
     raise SettingsError("firstview import: give either a FILE or --from-postgres URL")
 
 
-@app.command(rich_help_panel=_LOOKING)
+@app.command(rich_help_panel=_SERVING)
 def sign(
     what: Annotated[
         list[str],
