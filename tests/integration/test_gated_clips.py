@@ -64,6 +64,7 @@ async def register(origin: Origin, request_id: str, **said: Any) -> dict[str, An
 async def test_every_tier_shows_a_gated_clip_to_a_link_alone_and_as_private(
     make_origin: MakeOrigin, elsewhere: list[str]
 ) -> None:
+    """Peers 16 (tag#116): a private fetch was cached as public."""
     origin = await make_origin(**GATED)
     data = make_clip(600_000, 7)
     arrives = asyncio.Event()

@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from proxy.cli.main import app
 from tools import reference
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,6 +35,22 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
+def headings(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    found = re.findall(r"^#+ (.+)$", without_code(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in found}
+
+
+def without_code(page: Path) -> str:
+    return re.sub(r"^ *```.*?^ *```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_to_a_chapter_lead_to_one(page: Path) -> None:
+    for target, chapter in re.findall(r"\]\(\s*([^)#]*?\.md)?#([^)\s]+)\s*\)", without_code(page)):
+        assert chapter in headings(page.parent / target if target else page), (target, chapter)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_settings_that_a_page_names_exist(page: Path) -> None:
     known = reference.settings_page()
@@ -47,6 +65,24 @@ def test_commands_that_a_page_names_exist(page: Path) -> None:
         assert f"## `firstview {name}" in known, f"{page.name} names firstview {name}"
 
 
+def test_the_list_of_decisions_is_complete() -> None:
+    folder = ROOT / "docs" / "decisions"
+    listed = re.findall(
+        r"^(\d+)\. \[(.+)\]\((.+)\)$", (folder / "README.md").read_text(), re.MULTILINE
+    )
+    assert [name for _, _, name in listed] == sorted(path.name for path in folder.glob("0*.md"))
+    for number, (said, title, name) in enumerate(listed, start=1):
+        assert (int(said), int(name[:4])) == (number, number)
+        assert (folder / name).read_text().startswith(f"# {number}. {title}")
+
+
+def test_the_page_on_architecture_has_every_folder() -> None:
+    written = (ROOT / "docs" / "architecture.md").read_text()
+    listed = set(re.findall(r"^\| `proxy/(\w+)/` \|", written, re.MULTILINE))
+    there = {path.parent.name for path in (ROOT / "proxy").glob("*/*")} - {"__pycache__"}
+    assert listed == there
+
+
 def test_make_targets_that_a_page_names_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for page in PAGES:
@@ -58,6 +94,12 @@ def test_every_file_of_the_package_says_what_belongs_in_it() -> None:
     for path in sorted((ROOT / "proxy").rglob("*.py")):
         if path.name != "__init__.py":
             assert path.read_text().startswith('"""'), path
+
+
+def test_the_help_is_folded_where_the_terminal_ends_and_not_where_the_code_does() -> None:
+    shown = CliRunner().invoke(app, ["serve", "--help"], env={"COLUMNS": "300"})
+    assert shown.exit_code == 0
+    assert "a second Ctrl-C ends the process at once" in shown.output
 
 
 def test_the_help_answers_without_importing_the_server() -> None:
