@@ -27,9 +27,7 @@ if TYPE_CHECKING:  # an optional extra
 
 _FLUSH: Final = 5000
 """Milliseconds that spans get at the end to be sent."""
-_MISSING: Final = (
-    "FIRSTVIEW_TRACES is on, but OpenTelemetry is not installed: pip install 'firstview[otel]'"
-)
+_MISSING: Final = "FIRSTVIEW_TRACES is on, but OpenTelemetry is not installed: pip install '.[otel]' in a checkout"
 
 
 @contextlib.asynccontextmanager

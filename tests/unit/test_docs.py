@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from proxy.catalog import said
 from proxy.cli.main import app
 from tools import reference
 
@@ -71,8 +72,8 @@ def test_the_list_of_decisions_is_complete() -> None:
         r"^(\d+)\. \[(.+)\]\((.+)\)$", (folder / "README.md").read_text(), re.MULTILINE
     )
     assert [name for _, _, name in listed] == sorted(path.name for path in folder.glob("0*.md"))
-    for number, (said, title, name) in enumerate(listed, start=1):
-        assert (int(said), int(name[:4])) == (number, number)
+    for number, (place, title, name) in enumerate(listed, start=1):
+        assert (int(place), int(name[:4])) == (number, number)
         assert (folder / name).read_text().startswith(f"# {number}. {title}")
 
 
@@ -81,6 +82,13 @@ def test_the_page_on_architecture_has_every_folder() -> None:
     listed = set(re.findall(r"^\| `proxy/(\w+)/` \|", written, re.MULTILINE))
     there = {path.parent.name for path in (ROOT / "proxy").glob("*/*")} - {"__pycache__"}
     assert listed == there
+
+
+def test_every_column_of_an_import_is_told() -> None:
+    written = (ROOT / "docs" / "catalog.md").read_text()
+    for own, *others in said.NAMES:
+        [row] = [line for line in written.splitlines() if re.match(rf"\|[^|]*`{own}`", line)]
+        assert all(f"`{name}`" in row for name in others), own
 
 
 def test_make_targets_that_a_page_names_exist() -> None:
