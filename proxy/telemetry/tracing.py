@@ -27,7 +27,10 @@ if TYPE_CHECKING:  # an optional extra
 
 _FLUSH: Final = 5000
 """Milliseconds that spans get at the end to be sent."""
-_MISSING: Final = "FIRSTVIEW_TRACES is on, but OpenTelemetry is not installed: pip install '.[otel]' in a checkout"
+_MISSING: Final = (
+    "FIRSTVIEW_TRACES is on, but OpenTelemetry is not installed:"
+    " in a checkout, pip install --editable '.[otel]'"
+)
 
 
 @contextlib.asynccontextmanager
