@@ -4,7 +4,8 @@ Belongs here: how long a row is believed, that concurrent questions are one ques
 answer which was overtaken by a change is not believed. Must not know: where clips are.
 
 Clips for everybody and gated ones are believed apart from each other, so that the hot path of the
-former has nothing to ask about the latter.
+former has nothing to ask about the latter. That a generation is gated is remembered for longer than
+the rest: a catalog that is away, or slow, must not open a clip to everybody.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Protocol
 
-from cachetools import TTLCache
+from cachetools import LRUCache, TTLCache
 
 from proxy.clock import Clock
 from proxy.delivery.gating import Gating
@@ -58,6 +59,8 @@ class Remembered:
         self._gated_until: dict[str, float] = {}
         """The same, of clips that are gated."""
         self._gating = Gating(by_default=settings.gated)
+        self._gated: LRUCache[str, Generation] = LRUCache(settings.facts_max)
+        """The last rows of generations that are gated by their own word, however old."""
         self._asking: dict[str, asyncio.Task[Generation | None]] = {}
         self.changes = 0
         """Counts the times that the catalog was changed from here."""
@@ -81,7 +84,7 @@ class Remembered:
         *,
         unless: Callable[[], Awaitable[bool]] | None = None,
     ) -> tuple[Generation | None, CatalogError | None]:
-        """The row of an id, or why it cannot be had.
+        """The row of an id, or why it cannot be had: then the last one, if that was gated.
 
         After `patience` seconds without an answer nobody waits on, unless `unless` says that there
         is nothing else to go by.
@@ -103,7 +106,7 @@ class Remembered:
             row = await asyncio.shield(task)
         except CatalogError as error:
             self._metrics.catalog_errors.inc()
-            return None, error
+            return self._gated.get(request_id), error
         if changes == self.changes:
             self._learnt(request_id, row)
         return row, None
@@ -129,6 +132,10 @@ class Remembered:
     ) -> None:
         self._forget(request_id)
         self._fresh[request_id] = row
+        if row is not None and row.gated:
+            self._gated[request_id] = row
+        else:
+            self._gated.pop(request_id, None)
         until = self._gated_until if self._gating.holds(row, facts) else self._until
         until[request_id] = self._now() + self._ttl
         if len(until) > self._most:
@@ -157,6 +164,7 @@ class Remembered:
         self._fresh.clear()
         self._until.clear()
         self._gated_until.clear()
+        self._gated.clear()
         self._asking.clear()
 
     def drop(self, request_id: str) -> None:
@@ -168,4 +176,5 @@ class Remembered:
         """The catalog was told something of this id: no answer that is under way counts."""
         self.changes += 1
         self.drop(request_id)
+        self._gated.pop(request_id, None)
         self._asking.pop(request_id, None)

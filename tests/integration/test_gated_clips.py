@@ -233,6 +233,32 @@ async def test_what_was_said_of_a_clip_holds_while_the_catalog_is_away(
             assert caching(await ask(origin, signed("clip"))) == (200, PRIVATE if gated else PUBLIC)
 
 
+async def test_a_clip_that_was_gated_later_stays_so_while_the_catalog_is_away(
+    make_origin: MakeOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    origin = await make_origin(**KEYS, facts_ttl="50ms")
+    await origin.clip("clip", DATA)
+    assert caching(await ask(origin, path_of("clip"))) == (200, PUBLIC)
+    await origin.stored("clip")
+    await register(origin, "clip", gated=True)
+    assert (await ask(origin, path_of("clip"))).status == 403
+    asked: list[str] = []
+
+    async def away(request_id: str) -> Generation | None:
+        asked.append(request_id)
+        await asyncio.sleep(0)
+        raise CatalogUnavailable
+
+    monkeypatch.setattr(origin.app.generations, "at_hand", not_at_hand)
+    monkeypatch.setattr(origin.app.generations, "get", away)
+    await asyncio.sleep(0.06)  # nothing is believed any more
+    for _ in range(2):
+        assert caching(await ask(origin, path_of("clip"))) == (403, "no-store")
+        assert caching(await ask(origin, path_of("clip"), "HEAD")) == (403, "no-store")
+        assert caching(await ask(origin, signed("clip"))) == (200, PRIVATE)
+    assert asked
+
+
 @pytest.mark.parametrize("gated", [True, False, None])
 def test_a_catalog_that_is_rebuilt_from_the_bucket_knows_it_too(gated: bool | None) -> None:
     noon = datetime(2026, 11, 21, 12, tzinfo=UTC)

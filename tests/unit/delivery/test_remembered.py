@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
+import pytest
+
 from proxy.clock import Clock
 from proxy.delivery.remembered import Remembered
-from proxy.records import Generation
+from proxy.errors import CatalogUnavailable
+from proxy.records import Generation, Status
 from proxy.settings import Settings
 from proxy.telemetry.metrics import Metrics
 
@@ -25,3 +30,57 @@ def test_who_is_to_ask_again_about_everything_believes_nothing() -> None:
     assert "clip" in rows
     rows.drop_all()
     assert "clip" not in rows
+
+
+class Away:
+    """A catalog that knows one generation, until it is away."""
+
+    def __init__(self, *, gated: bool | None) -> None:
+        noon = datetime(2026, 11, 21, 12, tzinfo=UTC)
+        self.row = Generation(
+            request_id="clip", status=Status.AVAILABLE, created_at=noon, gated=gated
+        )
+        self.is_away = False
+
+    async def get(self, _request_id: str) -> Generation | None:
+        if self.is_away:
+            raise CatalogUnavailable
+        return self.row
+
+    def at_hand(self, _request_id: str) -> Generation | None:
+        raise BlockingIOError
+
+
+async def rows_of(catalog: Away) -> Remembered:
+    """What has asked this catalog once, before it went away, and is to ask again."""
+    rows = Remembered(Settings(), catalog, Clock(), Metrics())
+    assert await rows.ask("clip", 1.0) == (catalog.row, None)
+    catalog.is_away = True
+    rows.drop("clip")
+    return rows
+
+
+@pytest.mark.parametrize("gated", [True, False, None])
+async def test_that_a_clip_was_gated_outlives_what_else_was_believed(gated: bool | None) -> None:
+    catalog = Away(gated=gated)
+    rows = await rows_of(catalog)
+    row, outage = await rows.ask("clip", 1.0)
+    assert isinstance(outage, CatalogUnavailable)
+    assert row == (catalog.row if gated else None)
+
+
+async def test_a_clip_that_was_opened_again_is_not_called_gated() -> None:
+    catalog = Away(gated=True)
+    rows = await rows_of(catalog)
+    catalog.is_away, catalog.row = False, Away(gated=False).row
+    assert await rows.ask("clip", 1.0) == (catalog.row, None)
+    catalog.is_away = True
+    rows.drop("clip")
+    assert (await rows.ask("clip", 1.0))[0] is None
+
+
+@pytest.mark.parametrize("told", ["of the id", "of too many"])
+async def test_an_old_row_does_not_outlive_a_change(told: str) -> None:
+    rows = await rows_of(Away(gated=True))
+    rows.changed("clip") if told == "of the id" else rows.drop_all()
+    assert (await rows.ask("clip", 1.0))[0] is None
