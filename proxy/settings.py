@@ -36,6 +36,8 @@ _VARIABLE = re.compile(r"FIRSTVIEW_[A-Z0-9_]+")
 _UNITS = {"ms": 0.001, "s": 1.0, None: 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _LONGEST = 500 * 365.25 * 86400.0
 """Seconds; what lies further from a clip's birth or from now may be on no calendar."""
+_LONGEST_LINK = 3650 * 86400.0
+"""Seconds; the time in a link, so much earlier at most, has ten digits."""
 
 MOST_WORKERS: Final = 96
 """While all are replaced there are two processes of each, and one data directory has 256 seats."""
@@ -453,8 +455,8 @@ def _gate_problems(settings: Settings) -> list[str]:
             for name in ("gated", "edge_checks_links")
             if getattr(settings, name)
         ]
-    if settings.link_life < 1:
-        problems.append("FIRSTVIEW_LINK_LIFE must be at least 1s")
+    if not 1 <= settings.link_life <= _LONGEST_LINK:
+        problems.append("FIRSTVIEW_LINK_LIFE must be at least 1s and at most 3650d")
     if settings.redirect_stored and urlsplit(settings.bucket_url).scheme != "s3":
         problems.append("FIRSTVIEW_REDIRECT_STORED needs a bucket that viewers reach: s3://name")
     return problems

@@ -39,6 +39,7 @@ _NOTHING: Final = "0000000000"
 _LONGEST: Final = 128
 """Characters of a token that are looked at; a good one has at most 60."""
 _PATH: Final = re.compile(r"/[!-~]*")
+_NAMED: Final = re.compile(rf"{PARAMETER}(?:=|%(?:25)*3D)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,18 +119,22 @@ class Links:
         raise BadRequest(f"there is no key named {name[:40]!r} in FIRSTVIEW_SIGNING_KEYS")
 
     def _lasting(self, life: float | None) -> int:
-        lasts = self.life if life is None else int(life)
-        if not 0 < lasts <= self.life:
+        lasts = self.life if life is None else life
+        if not 1 <= lasts <= self.life:
             raise BadRequest(
                 f"a link lives between 1 and {self.life} seconds (FIRSTVIEW_LINK_LIFE, which is"
                 " also the ttl of the rule at the edge)"
             )
-        return lasts
+        return int(lasts)
 
 
 def without_token(path: str) -> str:
-    """A path and query as they may be logged: whoever reads the log must not get in by it."""
-    found = re.search(rf"[?&]{_SEPARATOR}", path)
+    """A path and query as they may be logged: whoever reads the log must not get in by it.
+
+    What makes links may encode too much of them: a token that does not hold where it is may hold
+    where it belongs.
+    """
+    found = _NAMED.search(path)
     return path if found is None else f"{path[: found.end()]}…"
 
 

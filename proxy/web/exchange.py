@@ -19,6 +19,7 @@ from aiohttp.web_request import BaseRequest
 
 from proxy.delivery.viewer import ViewerSocket
 from proxy.errors import BadRequest, BodyTooLarge, FirstviewError, RequestTimeout
+from proxy.security.links import without_token
 from proxy.telemetry.metrics import Metrics
 from proxy.web import headers
 from proxy.web.access import Access, Reply
@@ -91,8 +92,8 @@ class Exchange:
 
     @property
     def path(self) -> str:
-        """What is asked for, without its query."""
-        return self.request.raw_path.partition("?")[0]
+        """What is asked for, without its query, or a link's token that stands before it."""
+        return without_token(self.request.raw_path.partition("?")[0])
 
     def viewer(self) -> ViewerSocket:
         """The socket to send the reply on."""

@@ -15,6 +15,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
+from yarl import URL
 
 from proxy.app import App
 from proxy.errors import SettingsError
@@ -147,6 +148,15 @@ async def test_what_failed_is_marked_and_no_secret_is_told(traced: Traced) -> No
     for span in await traced.named("view", "locate", "fill"):
         assert not span.status.is_ok, span.name
         assert "verify" not in span.to_json()
+
+
+async def test_a_token_that_has_come_into_the_path_is_not_told(traced: Traced) -> None:
+    url = URL(f"{traced.origin.url('clip')}%3Fverify%3D1795300000-abc", encoded=True)
+    async with traced.origin.client.get(url) as reply:
+        assert reply.status == 404
+        assert "1795300000" not in await reply.text()
+    [view] = await traced.named("view")
+    assert (view.attributes or {})["url.path"] == "/videos/clip.mp4%3Fverify%3D…"
 
 
 async def test_without_the_setting_nothing_is_traced(origin: Origin) -> None:

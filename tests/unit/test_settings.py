@@ -76,12 +76,13 @@ def test_an_address_is_a_host_and_a_port(text: str, address: tuple[str, int]) ->
     assert parse_address(text) == address
 
 
+@pytest.mark.parametrize("life", ["500ms", "3651d"])
 def test_every_mistake_about_links_is_told_without_a_secret(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, life: str
 ) -> None:
     monkeypatch.setenv("FIRSTVIEW_SIGNING_KEYS", "a:hidden")
     monkeypatch.setenv("FIRSTVIEW_ORIGIN_SECRET", "hidden")
-    monkeypatch.setenv("FIRSTVIEW_LINK_LIFE", "500ms")
+    monkeypatch.setenv("FIRSTVIEW_LINK_LIFE", life)
     monkeypatch.setenv("FIRSTVIEW_REDIRECT_STORED", "true")
     with pytest.raises(SettingsError) as caught:
         load()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import math
 import string
 from collections.abc import Callable
 from typing import Any
@@ -208,6 +209,9 @@ def test_without_keys_nothing_holds() -> None:
         ("/videos/clip.mp4?verify=x", {}),
         ("/videos/clip.mp4?a=b&%76erify=x", {}),
         (PATH, {"life": 0}),
+        (PATH, {"life": 0.9}),
+        (PATH, {"life": math.inf}),  # as parse_duration reads many a digit
+        (PATH, {"life": math.nan}),
         (PATH, {"life": LIFE + 1}),
         (PATH, {"key": "other"}),
     ],
@@ -222,8 +226,13 @@ def test_signing_without_a_key_names_the_setting() -> None:
         Links([], LIFE).sign(PATH, NOW)
 
 
-@pytest.mark.parametrize("before", ["?", "?download=a&"])
-def test_no_log_shows_a_token(before: str) -> None:
-    shown = without_token(f"{PATH}{before}verify=1795300000-abc")
-    assert shown == f"{PATH}{before}verify=…"
+@pytest.mark.parametrize(
+    "named",
+    [
+        *("?verify=", "?download=a&verify=", "&verify=", "%3Fverify=", "%3fverify%3d"),
+        *("%3Fverify%3D", "%253Fverify%253D", "/verify=", "?Verify="),
+    ],
+)
+def test_no_log_shows_a_token(named: str) -> None:
+    assert without_token(f"{PATH}{named}1795300000-abc") == f"{PATH}{named}…"
     assert without_token(f"{PATH}?a=b") == f"{PATH}?a=b"
