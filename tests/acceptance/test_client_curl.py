@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -323,3 +324,20 @@ async def test_curl_does_not_take_a_part_for_the_whole_when_a_source_breaks_for_
     assert ended.code != 0
     assert target.stat().st_size < SIZE
     assert data.startswith(target.read_bytes())
+
+
+@needs_curl
+async def test_what_the_page_on_cloudflare_has_people_type_shows_what_it_says(
+    origin: Origin,
+) -> None:
+    await warm_clip(origin, "clip")
+    page = (Path(__file__).resolve().parents[2] / "docs" / "cloudflare.md").read_text()
+    [script] = re.findall(r"\*\*Look\.\*\*.*?```sh\n(.*?)```", page, re.DOTALL)
+    typed = re.sub(r"https://cdn\.example\.com/\S+", origin.url("clip"), script)
+    whole, part = re.split(
+        r"(?=^HTTP)", (await run("bash", "-c", typed)).fine().text, flags=re.MULTILINE
+    )[1:]
+    assert whole.startswith("HTTP/1.1 200")
+    assert "etag:" in whole.lower()
+    assert part.startswith("HTTP/1.1 206")
+    assert f"content-range: bytes 0-99/{SIZE}" in part.lower()

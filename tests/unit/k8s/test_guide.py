@@ -56,6 +56,8 @@ def test_an_owners_folder_changes_what_it_says(tmp_path: Path) -> None:
     assert found["FIRSTVIEW_PUBLIC_URL"] == f"https://{host}" == "https://clips.your-app.com"
     assert ingress["spec"]["tls"][0]["hosts"] == [host]
     assert len(objects.of("ConfigMap")) == 1
+    [monitor] = objects.of("ServiceMonitor")
+    assert monitor["metadata"]["labels"]["release"] == "kube-prometheus-stack"
     assert {each["metadata"].get("namespace", "firstview") for each in objects.objects} == {
         "firstview"
     }
@@ -123,4 +125,5 @@ def test_the_alerts_become_a_rule_of_the_operators() -> None:
     alerts = yaml.safe_load((ROOT / "deploy" / "prometheus" / "alerts.yml").read_text())
     assert rule.keys() == {"apiVersion", "kind", "metadata", "spec"}
     assert rule["spec"] == alerts
+    assert rule["metadata"]["labels"] == {"release": "kube-prometheus-stack"}
     assert alerts["groups"]
