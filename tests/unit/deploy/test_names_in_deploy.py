@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,39 @@ import pytest
 from tools import reference
 
 ROOT = Path(__file__).resolve().parents[3]
-FILES = [
-    path
-    for path in sorted((ROOT / "deploy").rglob("*"))
-    if path.is_file() and ".terraform" not in path.parts
-]
+TESTS = ROOT / "tests"
+CHECKED_BY = {
+    "deploy/.gitignore": "unit/deploy/test_compose.py",
+    "deploy/*.env.example": "unit/deploy/test_compose.py",
+    "deploy/compose.yaml": "unit/deploy/test_compose.py",
+    "deploy/cloudflare/*.tf": "unit/deploy/test_cloudflare_terraform.py",
+    "deploy/cloudflare/*.example": "unit/deploy/test_cloudflare_terraform.py",
+    "deploy/cloudflare/README.md": "unit/deploy/test_names_in_deploy.py",
+    "deploy/grafana/*.json": "acceptance/test_prometheus.py",
+    "deploy/prometheus/*.yml": "unit/test_alerts.py",
+    "deploy/systemd/*.service": "unit/deploy/test_systemd.py",
+}
+"""Which tests know what a file is for; here it is about names only."""
+
+
+def shipped() -> list[Path]:
+    """Files of deploy/, without those that an owner has made of them, with their secrets."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "deploy"]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return [ROOT / name for name in sorted(found.splitlines()) if (ROOT / name).is_file()]
+
+
+FILES = shipped()
+
+
+def test_every_file_has_a_test_that_knows_what_it_is_for() -> None:
+    for path in FILES:
+        name = path.relative_to(ROOT)
+        [tests] = {tests for pattern, tests in CHECKED_BY.items() if name.match(pattern)} or {None}
+        assert tests is not None, f"{name} is checked by nobody"
+        assert (TESTS / tests).is_file()
+    for pattern in CHECKED_BY:
+        assert list(ROOT.glob(pattern)), f"{pattern} is no file any more"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
