@@ -67,7 +67,14 @@ def test_every_file_is_well_formed() -> None:
 def test_the_example_says_all_that_is_wanted() -> None:
     values = read_values(EXAMPLE.read_text())
     assert set(values) == set(MODULE.variables())
-    MODULE.plan(**values)
+    MODULE.plan(**{**values, "origin_secret": SECRET})
+
+
+def test_a_secret_that_is_published_here_is_nobodys() -> None:
+    values = read_values(EXAMPLE.read_text())
+    with pytest.raises(Refused, match="give origin_secret"):
+        MODULE.plan(**values)
+    assert values["signing_secrets"] == []
 
 
 def test_everything_that_is_named_exists_and_everything_that_exists_is_used() -> None:
