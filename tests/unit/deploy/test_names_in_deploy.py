@@ -39,9 +39,9 @@ FILES = shipped()
 def test_every_file_has_a_test_that_knows_what_it_is_for() -> None:
     for path in FILES:
         name = path.relative_to(ROOT)
-        [tests] = {tests for pattern, tests in CHECKED_BY.items() if name.match(pattern)} or {None}
-        assert tests is not None, f"{name} is checked by nobody"
-        assert (TESTS / tests).is_file()
+        known = {tests for pattern, tests in CHECKED_BY.items() if name.match(pattern)}
+        assert known, f"{name} is checked by nobody"
+        assert all((TESTS / tests).is_file() for tests in known)
     for pattern in CHECKED_BY:
         assert list(ROOT.glob(pattern)), f"{pattern} is no file any more"
 
