@@ -8,6 +8,7 @@ medium lightness, text too: a white and a dark background will do.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from html import escape
 
@@ -26,6 +27,7 @@ _WIDTH, _RIGHT = 900, 60
 _BAR, _GAP, _TOP, _BOTTOM = 11, 14, 56, 34
 _LARGEST = 4.0
 """What is larger ends at the border, with its number beside it."""
+_UNIT = "Requests a second, nginx = 1"
 _STYLE = (
     "text{font:12px system-ui,sans-serif;fill:#768390}"
     ".axis{stroke:#8b949e;stroke-width:1}.grid{stroke:#8b949e;stroke-opacity:.3}"
@@ -47,9 +49,13 @@ def draw(record: Record) -> str:
     drawn = [(one, speeds(one)) for one in record.outcomes if comparable(one)]
     highs = [found.high for _, each in drawn for found in each.values()]
     scale = _Scale(min(_LARGEST, max([1.25, *highs]) * 1.05))
+    named = Counter(_title(outcome) for outcome, _ in drawn)
     body, y = [], _TOP
     for outcome, each in drawn:
-        body += _group(outcome, each, y, scale)
+        title = _title(outcome)
+        if named[title] > 1:
+            title += f" ({outcome.name})"
+        body += _group(title, each, y, scale)
         y += len(each) * _BAR + _GAP
     return "\n".join([*_frame(record, scale, y), *body, "</svg>"]) + "\n"
 
@@ -75,9 +81,10 @@ def _frame(record: Record, scale: _Scale, bottom: float) -> list[str]:
     height = bottom + _BOTTOM
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" role="img">',
-        f"<title>Requests a second, nginx = 1, {escape(record.date)}</title>",
+        f"<title>{_UNIT}, {escape(record.date)}</title>",
         f"<style>{_STYLE}</style>",
     ]
+    lines.append(f'<text x="{LEFT - 24}" y="{bottom + 8}" text-anchor="end">{_UNIT}</text>')
     x = float(LEFT)
     for name, colour in COLOURS.items():
         lines.append(f'<rect x="{x}" y="14" width="11" height="11" fill="{colour}"/>')
@@ -95,10 +102,13 @@ def _frame(record: Record, scale: _Scale, bottom: float) -> list[str]:
     return lines
 
 
-def _group(outcome: Outcome, each: dict[str, Spread], y: float, scale: _Scale) -> list[str]:
+def _title(outcome: Outcome) -> str:
+    return outcome.title.partition(";")[0]
+
+
+def _group(title: str, each: dict[str, Spread], y: float, scale: _Scale) -> list[str]:
     middle = y + len(each) * _BAR / 2 + 4
-    title = escape(outcome.title.partition(";")[0])
-    lines = [f'<text x="{LEFT - 10}" y="{middle}" text-anchor="end">{title}</text>']
+    lines = [f'<text x="{LEFT - 10}" y="{middle}" text-anchor="end">{escape(title)}</text>']
     for name, found in each.items():
         width = round(scale.x(found.median) - LEFT, 1)
         colour, center = COLOURS.get(name, "#868e96"), y + _BAR / 2

@@ -345,6 +345,15 @@ def test_the_picture_has_a_bar_for_each_server_and_a_whisker_for_each_spread() -
     assert widths[2] == pytest.approx(widths[1] / 2, abs=0.2)
 
 
+def test_scenarios_of_one_title_are_told_apart_in_the_picture() -> None:
+    one, other = outcome(50), outcome(60)
+    other.name = "shared"
+    drawing = chart.draw(record(one, other))
+    assert ">hits, whole (whole)<" in drawing
+    assert ">hits, whole (shared)<" in drawing
+    assert ">Requests a second, nginx = 1<" in drawing
+
+
 def test_an_empty_run_has_a_picture_too() -> None:
     assert ET.fromstring(chart.draw(record())).tag.endswith("svg")
 
