@@ -421,6 +421,14 @@ async def test_keys_that_are_none_are_named(fal: FakeFal, body: bytes) -> None:
     assert found["key"].mark is Mark.UNCHECKED
 
 
+async def test_keys_that_cannot_be_had_are_told_by_what_the_network_said(tmp_path: Path) -> None:
+    url = f"http://127.0.0.1:{free_port()}/keys"
+    found = await look(FalCheck(settings_for(tmp_path, fal_jwks_url=url), Clock()))
+    assert found["webhook keys"].mark is Mark.FAILS
+    assert "clip" not in found["webhook keys"].seen
+    assert "Cannot connect to host 127.0.0.1" in found["webhook keys"].seen
+
+
 async def test_a_clock_that_is_off_would_refuse_fals_webhooks(fal: FakeFal) -> None:
     dated(fal)
     settings = settings_for(Path("d"), fal_jwks_url=fal.url(JWKS_PATH))

@@ -56,9 +56,7 @@ class FalCheck:
                 "let this machine reach FIRSTVIEW_FAL_JWKS_URL; until then webhooks are answered"
                 " 503, and fal sends them again"
             )
-            notes.add(
-                "webhook keys", failure(f"{self.settings.fal_jwks_url}: {error.detail}", mend)
-            )
+            notes.add("webhook keys", failure(f"{self.settings.fal_jwks_url}: {why(error)}", mend))
             notes.add("clock", unchecked("fal could not be asked"))
         except BadKeySet as error:
             mend = "correct FIRSTVIEW_FAL_JWKS_URL, or unset it"
@@ -83,9 +81,16 @@ class FalCheck:
                 notes.add("key", failure(error.detail, mend))
             except SourceError as error:
                 mend = "let this machine reach FIRSTVIEW_FAL_QUEUE_URL and FIRSTVIEW_FAL_API_URL"
-                notes.add("key", failure(error.detail, mend))
+                notes.add("key", failure(why(error), mend))
             else:
                 notes.add("key", fine("fal takes it"))
+
+
+def why(error: SourceError) -> str:
+    """Say what the network said of it: its own sentence is for somebody who waits for a clip."""
+    if error.__cause__ is None:
+        return error.detail
+    return str(error.__cause__) or "no answer in time"
 
 
 def judge_hosts(settings: Settings) -> Iterator[tuple[str, Verdict]]:
