@@ -135,6 +135,17 @@ def test_variables_that_make_no_sense_are_refused(given: dict[str, Any], about: 
         MODULE.plan(**given)
 
 
+def test_what_the_page_has_people_import_is_what_there_is() -> None:
+    page = (FOLDER / "README.md").read_text()
+    written = set(re.findall(r"terraform import '?cloudflare_ruleset\.(\w+)(\[0\])?", page))
+    several = {
+        block.labels[1]: "[0]" if "count" in block.body.attributes else ""
+        for block in MODULE.blocks("resource")
+        if block.labels[0] == "cloudflare_ruleset"
+    }
+    assert written == set(several.items())
+
+
 # -- the cache ---
 
 

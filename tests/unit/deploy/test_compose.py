@@ -142,6 +142,15 @@ def test_the_examples_are_settings_that_firstview_starts_with(
     assert str(settings.data_dir) == "/var/lib/firstview"
 
 
+def test_the_examples_open_no_port_to_anybody_else(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # As systemd's unit uses them: nothing else says where to listen.
+    monkeypatch.chdir(tmp_path)
+    settings = load(_env_file=DEPLOY / "firstview.env.example")
+    assert settings.listen_address[0] == settings.admin_address[0] == "127.0.0.1"
+
+
 def test_what_an_owner_fills_in_is_kept_out_of_the_repository() -> None:
     filled = [path.name.removesuffix(".example") for path in EXAMPLES]
     filled += [
