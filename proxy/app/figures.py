@@ -81,6 +81,7 @@ class Figures:
         metrics.fills_in_flight.set(len(self._corridor.flights))
         metrics.kept.set(len(self._corridor.ownership))
         metrics.kept_bytes.set(self._corridor.ownership.size)
+        metrics.oldest_kept.set(self._corridor.ownership.longest_wait)
         metrics.limit.labels("max_fills").set(settings.max_fills)
         if self._places.has_viewers:
             metrics.limit.labels("max_connections").set(settings.max_connections)
@@ -93,11 +94,11 @@ class Figures:
         for state in BREAKERS:
             metrics.breakers.labels(state).set(states[state])
         # Those that rest come first: the names are few, however many hosts are asked.
-        named = sorted(hosts, key=lambda host: hosts[host] is State.CLOSED)
+        named = sorted(hosts, key=lambda host: hosts[host] is not State.OPEN)
         metrics.resting.clear()
         for number, host in enumerate(named):
             name = host if number < _NAMED_HOSTS else OTHER
-            metrics.resting.labels(name).inc(hosts[host] is not State.CLOSED)
+            metrics.resting.labels(name).inc(hosts[host] is State.OPEN)
 
     async def _look_at_the_machine(self) -> None:
         metrics, clock, settings = self._places.metrics, self._places.clock, self._places.settings

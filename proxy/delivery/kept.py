@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,6 +44,8 @@ class Kept:
     superseded: bool = False
     busy: bool = False
     discarded: bool = False
+    since: float = field(default_factory=time.monotonic)
+    """When it was verified, on the monotonic clock too."""
     tries: int = 0
     due: float = 0.0
     failure: FirstviewError | None = None
@@ -62,6 +65,7 @@ class Kept:
             path=found.path,
             reservation=reservation,
             file=OpenFile(found.fd, found.facts, "disk"),
+            since=time.monotonic() - max(0.0, time.time() - os.fstat(found.fd).st_mtime),
             tries=1,  # it is on the disk already, and its id may mean another clip by now
         )
 

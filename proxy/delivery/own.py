@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from pathlib import Path
@@ -169,6 +170,12 @@ class Ownership:
     def size(self) -> int:
         """Bytes of all clips that wait."""
         return sum(kept.facts.length for kept in self._kept.values())
+
+    @property
+    def longest_wait(self) -> float:
+        """Seconds that the clip has waited which waits for longest; 0 if there is none."""
+        now = time.monotonic()
+        return max((now - kept.since for kept in self._kept.values()), default=0.0)
 
     def __contains__(self, request_id: str) -> bool:
         """Whether a clip waits, or is just being cleared away."""

@@ -6,7 +6,8 @@ process, given to whoever counts, so that tests read their own numbers.
 A new metric is one more attribute of the part that it belongs to (`of_*.py`): a name by Prometheus'
 conventions, a sentence, and its labels with every value that they can have. It then begins at zero,
 is in `docs/metrics.md` after `make reference`, and is summed over workers; a gauge that is the
-same in all of them has to be in `of_the_machine`.
+same in all of them has to be in `of_the_machine`, and one that is an age begins with
+`firstview_oldest_`, of which the longest counts.
 """
 
 from __future__ import annotations

@@ -49,7 +49,10 @@ class OfFills:
         self.takeovers = registry.counter(
             "firstview_takeovers", "Fills that went on where another process had ended."
         )
-        self.fills_in_flight = registry.gauge("firstview_fills_in_flight", "Clips on their way in.")
+        self.fills_in_flight = registry.gauge(
+            "firstview_fills_in_flight",
+            "Clips on their way in, counted by each process that fills one or follows its fill.",
+        )
         self.filled_bytes = registry.counter(
             "firstview_filled_bytes",
             "Bytes of clips that sources delivered to fills.",

@@ -50,6 +50,9 @@ class OfStorage:
         self.kept_bytes = registry.gauge(
             "firstview_kept_bytes", "Bytes that those clips pin on the local disk."
         )
+        self.oldest_kept = registry.gauge(
+            "firstview_oldest_kept_seconds", "Time that the oldest of those clips has been waiting."
+        )
         self.bucket_missing = registry.counter(
             "firstview_bucket_missing", "Stored clips that the bucket turned out not to have."
         )

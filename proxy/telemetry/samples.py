@@ -5,7 +5,7 @@ which processes there are, or how the values come from one to another.
 
 Counters and histograms of several processes are summed, sample by sample, and so are gauges; what
 all of them see alike (`Metrics.of_the_machine`) is left to one of them. A moment at which something
-began is that of the first of them.
+began is that of the first of them, and what is oldest is the oldest of all.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 _BEGINNINGS: Final = ("_created", "_start_time_seconds")
+_OLDEST: Final = "firstview_oldest_"
 
 Key = tuple[str, tuple[tuple[str, str], ...]]
 """A sample's name and labels."""
@@ -57,7 +58,9 @@ def merged(parts: Iterable[Iterable[Family]]) -> list[Family]:
 
 
 def _joined(name: str, one: float, other: float) -> float:
-    return min(one, other) if name.endswith(_BEGINNINGS) else one + other
+    if name.endswith(_BEGINNINGS):
+        return min(one, other)
+    return max(one, other) if name.startswith(_OLDEST) else one + other
 
 
 def counted(families: Iterable[Family]) -> list[Family]:

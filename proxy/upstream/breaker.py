@@ -25,6 +25,8 @@ from proxy.errors import SourceUnavailable
 
 _MOST_HOSTS = 1024
 _MOST_OUTCOMES = 256
+_OLD_NEWS = 60.0
+"""Seconds after a pause in which nobody has asked: whether the host still fails, nobody knows."""
 
 
 class HostResting(SourceUnavailable):
@@ -83,6 +85,12 @@ class Breaker:
             self._enter(State.HALF_OPEN)
             return self._epoch
         return self._epoch if self.state is State.CLOSED else None
+
+    def seen(self, now: float) -> State:
+        """Return where it stands; half-open, if its pause has long been over and nobody asked."""
+        if self.state is State.OPEN and now >= self._until + _OLD_NEWS:
+            return State.HALF_OPEN
+        return self.state
 
     def wait(self, now: float) -> float:
         """Return the seconds until asking again makes sense; 0 when it does now."""
@@ -163,7 +171,7 @@ class Breakers:
             raise HostResting(wait=breaker.wait(now))
         return Permit(breaker, epoch)
 
-    def states(self) -> dict[str, State]:
-        """Where each host stands; one that is left alone stays open until it is asked again."""
+    def states(self, now: float) -> dict[str, State]:
+        """Where each host stands; one that nobody asks again is not open for ever."""
         seen = {host: Cache.__getitem__(self._hosts, host) for host in self._hosts}  # no use of it
-        return {host: breaker.state for host, breaker in seen.items()}
+        return {host: breaker.seen(now) for host, breaker in seen.items()}

@@ -134,7 +134,7 @@ class Upstream(SessionOwner):
 
     def breakers(self) -> dict[str, State]:
         """Of the hosts that were asked last, which are left alone."""
-        return self._breakers.states()
+        return self._breakers.states(self._clock.monotonic())
 
     def supports_ranges(self, url: str) -> bool:
         """Tell whether the URL's host is worth asking for a range: not seen to ignore one."""

@@ -214,10 +214,12 @@ async def test_a_bucket_that_is_away_shows_in_pinned_bytes_retries_and_commits(
     await wait_for(tried)
     assert await scraped(origin, "firstview_kept_bytes") == SIZE
     assert await scraped(origin, "firstview_kept_clips") == 1
+    assert 0 < await scraped(origin, "firstview_oldest_kept_seconds") < 60
     assert metric(origin, "firstview_bucket_retries_total", call="put") > 0
     faulty_bucket.faults.clear()
     await origin.stored("clip")
     assert await scraped(origin, "firstview_kept_bytes") == 0
+    assert await scraped(origin, "firstview_oldest_kept_seconds") == 0
     assert metric(origin, "firstview_commit_seconds_count", result="ok") == 1
 
 

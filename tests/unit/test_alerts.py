@@ -60,7 +60,7 @@ def test_each_alert_has_a_test_and_a_line_that_says_what_to_do() -> None:
     tested = re.findall(r"alertname: (\w+)", TESTS.read_text())
     page = (ROOT / "docs" / "operations.md").read_text()
     told = re.findall(r"^\| `(Firstview\w+)` \|", page, re.MULTILINE)
-    assert sorted(found) == sorted(tested) == sorted(told)
+    assert sorted(found) == sorted(set(tested)) == sorted(told)
 
 
 def test_what_rules_and_dashboard_ask_for_exists() -> None:
@@ -100,3 +100,12 @@ def test_every_panel_goes_by_the_job_and_the_instance_that_were_chosen() -> None
     for query in queries():
         for matchers in re.findall(r"[a-z_]+\{([^}]*)\}", query):
             assert 'job="$job", instance=~"$instance"' in matchers, query
+
+
+def test_every_panel_says_what_it_shows() -> None:
+    panels: list[dict[str, Any]] = json.loads(DASHBOARD.read_text())["panels"]
+    asking = [panel for panel in panels if panel["type"] != "row"]
+    assert [panel["title"] for panel in asking if not panel.get("description")] == []
+    # A number that is always 1 would be all that is seen of a version.
+    [version] = [panel for panel in asking if "build_info" in panel["targets"][0]["expr"]]
+    assert version["options"]["textMode"] == "name"

@@ -51,6 +51,17 @@ def test_labels_that_only_one_process_has_seen_are_kept() -> None:
     assert (found["requests_total", ("200",)], found["requests_total", ("404",)]) == (1, 2)
 
 
+def test_what_has_waited_for_longest_is_not_added_up() -> None:
+    registry = CollectorRegistry()
+    waits = Gauge("firstview_oldest_kept_seconds", "Time.", registry=registry)
+    parts = []
+    for seconds in (30, 50, 20):
+        waits.set(seconds)
+        parts.append(read(registry))
+    [found] = merged(parts)
+    assert list(found.samples.values()) == [50]
+
+
 def test_what_was_created_first_says_since_when_a_sum_counts() -> None:
     one, other = read(process(1, 0)), read(process(1, 0))
     key = ("requests_created", (("status", "200"),))

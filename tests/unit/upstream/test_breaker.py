@@ -2,7 +2,7 @@
 
 import pytest
 
-from proxy.upstream.breaker import Breaker, Breakers, HostResting, Rules
+from proxy.upstream.breaker import Breaker, Breakers, HostResting, Rules, State
 
 RULES = Rules(failures=3, pause=5.0, window=30.0, ratio=0.5)
 
@@ -31,6 +31,16 @@ def test_it_opens_after_enough_failures_in_a_row() -> None:
     assert state(breaker) == "OPEN"
     assert breaker.admit(4.9) is None
     assert breaker.wait(1.0) == pytest.approx(4.0)
+
+
+def test_a_host_that_nobody_asks_any_more_is_not_said_to_be_left_alone_for_ever() -> None:
+    hosts = Breakers(RULES)
+    for _ in range(RULES.failures):
+        hosts.admit("host", 0.0).settle(0.0, ok=False)
+    assert hosts.states(RULES.pause + 59.0) == {"host": State.OPEN}
+    assert hosts.states(RULES.pause + 61.0) == {"host": State.HALF_OPEN}
+    hosts.admit("host", 100.0).settle(100.0, ok=False)
+    assert hosts.states(100.0) == {"host": State.OPEN}
 
 
 def test_a_success_in_between_starts_the_count_anew() -> None:
