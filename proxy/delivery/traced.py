@@ -10,8 +10,9 @@ commit. Viewers who join a fill have a link to it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING, Any, Final
 
 from proxy.delivery.commit import Commits
 from proxy.delivery.fill import Fills
@@ -19,9 +20,12 @@ from proxy.delivery.flights import Flight
 from proxy.delivery.kept import Kept
 from proxy.delivery.locate import Locator
 from proxy.delivery.view import View, Wanted
+from proxy.errors import FirstviewError
 
 if TYPE_CHECKING:  # an optional extra
     from opentelemetry.trace import Span, Tracer
+
+_FAILED: Final = 500
 
 
 class TracedLocator(Locator):
@@ -36,7 +40,7 @@ class TracedLocator(Locator):
         self, request_id: str, wanted: Wanted | None = None, *, admitted: bool = False
     ) -> View:
         """See `Locator.find`."""
-        with self._tracer.start_as_current_span("locate") as span:
+        with spanned(self._tracer, "locate") as span:
             span.set_attribute("firstview.request_id", request_id)
             view = await super().find(request_id, wanted, admitted=admitted)
             span.set_attribute("firstview.tier", view.tier)
@@ -57,7 +61,7 @@ class TracedFills(Fills):
     async def run(self, flight: Flight) -> None:
         """See `Fills.run`."""
         account = flight.account
-        with self._tracer.start_as_current_span("fill") as span:
+        with spanned(self._tracer, "fill") as span:
             context = span.get_span_context()
             account.span, account.trace = context, trace_of(span)
             span.set_attribute("firstview.request_id", flight.request_id)
@@ -74,7 +78,7 @@ class TracedFills(Fills):
                     }
                 )
                 if flight.error is not None:
-                    _fail(span, flight.error.slug)
+                    fail(span, flight.error.slug)
 
 
 class TracedCommits(Commits):
@@ -87,7 +91,7 @@ class TracedCommits(Commits):
 
     async def commit(self, kept: Kept, sha256: str, confirm: Callable[[], Awaitable[None]]) -> None:
         """See `Commits.commit`."""
-        with self._tracer.start_as_current_span("commit") as span:
+        with spanned(self._tracer, "commit") as span:
             span.set_attribute("firstview.request_id", kept.facts.request_id)
             span.set_attribute("firstview.bytes", kept.facts.length)
             span.set_attribute("firstview.tries", kept.tries)
@@ -100,7 +104,29 @@ def trace_of(span: Span) -> str | None:
     return f"{context.trace_id:032x}" if context.trace_flags.sampled else None
 
 
-def _fail(span: Span, slug: str) -> None:
+@contextlib.contextmanager
+def spanned(tracer: Tracer, name: str, **more: Any) -> Iterator[Span]:  # noqa: ANN401 - OpenTelemetry's
+    """Have a span around a block. Of an error that leaves it only the name is told.
+
+    Its text and its trace, which OpenTelemetry would send by itself, may quote what is secret, and
+    no guard stands in their way as one does in the log's.
+    """
+    with tracer.start_as_current_span(
+        name, record_exception=False, set_status_on_exception=False, **more
+    ) as span:
+        try:
+            yield span
+        except FirstviewError as error:
+            if error.status >= _FAILED:  # not a clip that is none
+                fail(span, error.slug)
+            raise
+        except Exception:
+            fail(span, FirstviewError.slug)
+            raise
+
+
+def fail(span: Span, slug: str | None) -> None:
+    """Mark a span as failed."""
     from opentelemetry.trace import StatusCode  # noqa: PLC0415 - an optional extra
 
     span.set_status(StatusCode.ERROR, slug)

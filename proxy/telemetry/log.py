@@ -26,6 +26,8 @@ from proxy.telemetry.guard import Guard
 from proxy.telemetry.lines import Lines
 
 _SECRET_VARIABLES: Final = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "PGPASSWORD")
+_SECRET_FIELDS: Final = ("OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS")
+"""Variables of `name=value,…`, which collectors are sent: the values prove who sends."""
 
 Put = Callable[[bytes], None]
 
@@ -112,6 +114,9 @@ def processors(
 def secrets_of(settings: Settings) -> set[str]:
     """All that the owner has told this process in confidence, whole and in its parts."""
     found = {os.environ.get(name, "") for name in _SECRET_VARIABLES}
+    for pair in ",".join(os.environ.get(name, "") for name in _SECRET_FIELDS).split(","):
+        value = (pair.partition("=")[2] or pair).strip()
+        found.update((value, unquote(value)))
     for name in type(settings).model_fields:
         for secret in _secrets_in(getattr(settings, name)):
             if "://" in secret:  # a database's address, of which the password is secret

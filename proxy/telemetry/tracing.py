@@ -12,8 +12,11 @@ import asyncio
 import contextlib
 import os
 import sys
+import threading
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Final
+
+import structlog
 
 from proxy.errors import SettingsError
 from proxy.settings import Settings
@@ -25,12 +28,14 @@ if TYPE_CHECKING:  # an optional extra
 
 # ruff: noqa: PLC0415 - imported only where it is wanted
 
-_FLUSH: Final = 5000
-"""Milliseconds that spans get at the end to be sent."""
+_FLUSH: Final = 5.0
+"""Seconds that spans get at the end to be sent."""
 _MISSING: Final = (
     "FIRSTVIEW_TRACES is on, but OpenTelemetry is not installed:"
     " in a checkout, pip install --editable '.[otel]'"
 )
+
+log = structlog.get_logger()
 
 
 @contextlib.asynccontextmanager
@@ -102,5 +107,13 @@ def _exporter() -> SpanExporter | None:
 
 
 def _close(provider: TracerProvider) -> None:
-    provider.force_flush(_FLUSH)
-    provider.shutdown()
+    """Send what is left, in a thread that is left behind where nobody takes it.
+
+    The SDK's own `force_flush` waits for each batch as long as its exporter does, whatever it is
+    told: ten seconds for each of four. A process that stops has no such time.
+    """
+    closing = threading.Thread(target=provider.shutdown, name="last spans", daemon=True)
+    closing.start()
+    closing.join(_FLUSH)
+    if closing.is_alive():
+        log.warning("the last spans were not sent: nobody takes them", seconds=_FLUSH)

@@ -38,9 +38,9 @@ NO_ACCESS = Access()
 
 _VIDEO = re.compile(rf"/videos/({REQUEST_ID.pattern})\.mp4")
 _VIDEOS = "/videos/"
-_HEALTH = "/healthz"
+HEALTH = "/healthz"
 _WEBHOOKS = "/webhooks/fal"
-_UNLOCKED = (_HEALTH, _WEBHOOKS)
+_UNLOCKED = (HEALTH, _WEBHOOKS)
 """Asked by what runs the process, and by fal, who comes directly and signs what it sends."""
 _ALLOW = "GET, HEAD, OPTIONS"
 _HEALTH_FIELDS = headers.block([("Content-Type", "text/plain"), ("Cache-Control", "no-store")])
@@ -98,7 +98,7 @@ class Public:
         if match is not None and method in {"GET", "HEAD"}:
             exchange.request_id = match[1]
             return await self._videos.answer(exchange, match[1], query)
-        if path == _HEALTH or match is not None:
+        if path == HEALTH or match is not None:
             if method == "OPTIONS":
                 return await exchange.send_plain(204, self._preflight)
             if method not in {"GET", "HEAD"}:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from proxy.telemetry.tracing import open_tracer
 from tests.fakes.fal import Behaviour, FakeFal
 from tests.fakes.fal.media import make_clip
 from tests.fixtures.origin import Origin, settings_for, wait_for
+from tests.fixtures.raw import raw_client
 
 DATA = make_clip(300_000, 13)
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -155,8 +157,74 @@ async def test_a_token_that_has_come_into_the_path_is_not_told(traced: Traced) -
     async with traced.origin.client.get(url) as reply:
         assert reply.status == 404
         assert "1795300000" not in await reply.text()
+    [span] = await traced.named("request")
+    assert (span.attributes or {})["url.path"] == "/videos/clip.mp4%3Fverify%3D[hidden]"
+
+
+async def test_texts_of_errors_stay_out_of_spans(
+    traced: Traced, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def crash(*_: object, **__: object) -> None:
+        await asyncio.sleep(0)
+        raise ValueError("https://fal.media/files/x.mp4?token=s3cr3t broke")
+
+    monkeypatch.setattr("proxy.delivery.locate.Locator.find", crash)
+    response, _ = await traced.origin.get("clip")
+    assert response.status == 500
+    for span in await traced.named("view", "locate"):
+        assert not span.status.is_ok
+        assert "s3cr3t" not in span.to_json()
+
+
+async def test_a_clip_that_is_none_and_a_viewer_who_leaves_are_no_errors(traced: Traced) -> None:
+    await traced.origin.get("nobody-knows")
+    view, locate = await traced.named("view", "locate")
+    assert [span.status.is_unset for span in (view, locate)] == [True, True]
+    traced.exporter.clear()
+    await traced.origin.clip("clip", DATA, Behaviour(stall_at=50_000))
+    async with raw_client(traced.origin.app.public_port) as viewer:
+        await viewer.ask("/videos/clip.mp4")
+        await viewer.head()
     [view] = await traced.named("view")
-    assert (view.attributes or {})["url.path"] == "/videos/clip.mp4%3Fverify%3D…"
+    assert dict(view.attributes or {})["firstview.ended"] == "viewer-left"
+    assert view.status.is_unset
+
+
+async def test_only_views_are_called_views_and_health_is_not_traced(traced: Traced) -> None:
+    public = traced.origin.url("x").replace("/videos/x.mp4", "")
+    for path in ("/healthz", "/nothing"):
+        async with traced.origin.client.get(public + path) as reply:
+            await reply.read()
+    await traced.named("request")
+    assert [span.name for span in traced.spans] == ["request"]
+
+
+async def test_what_a_client_sends_is_told_without_secrets_and_not_at_any_length(
+    traced: Traced,
+) -> None:
+    async with raw_client(traced.origin.app.public_port) as viewer:
+        path = "http://me:s3cr3t@host/nothing%3Fverify=s3cr3t/"
+        await viewer.get(path, {"Range": "bytes=" + "1-2," * 1000})
+    [span] = await traced.named("request")
+    assert "s3cr3t" not in span.to_json()
+    assert len(span.to_json()) < 3000
+
+
+async def test_a_collector_that_hangs_does_not_hold_up_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logs: list[EventDict]
+) -> None:
+    monkeypatch.setattr("proxy.telemetry.tracing._FLUSH", 0.1)
+    for name in [name for name in os.environ if name.startswith("OTEL_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+    with socket.create_server(("127.0.0.1", 0)) as hangs:  # which accepts, and never reads
+        port = hangs.getsockname()[1]
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
+        async with open_tracer(settings_for(tmp_path, traces=True)) as tracer:
+            assert tracer is not None
+            with tracer.start_as_current_span("view"):
+                pass
+    assert [line["event"] for line in logs] == ["the last spans were not sent: nobody takes them"]
 
 
 async def test_without_the_setting_nothing_is_traced(origin: Origin) -> None:
