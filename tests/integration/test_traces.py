@@ -252,7 +252,7 @@ async def test_without_the_extra_the_start_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.resources", None)
-    with pytest.raises(SettingsError, match=r"firstview\[otel\]"):
+    with pytest.raises(SettingsError, match=r"\[otel\]"):
         async with open_tracer(settings_for(tmp_path, traces=True)):
             pass
 
