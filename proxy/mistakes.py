@@ -20,6 +20,8 @@ from urllib.parse import urlsplit
 from pydantic import AliasChoices, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
+from proxy.host_patterns import HostPattern
+
 if TYPE_CHECKING:
     from proxy.settings import Settings
 
@@ -256,15 +258,9 @@ def _of_texts(settings: Settings) -> list[str]:
         for name in ("cache_control", "cors_origin")
         if not getattr(settings, name).isprintable() or not getattr(settings, name).isascii()
     ]
-    for host in settings.upstream_hosts:
-        if "://" in host:
-            lines.append(
-                f"FIRSTVIEW_UPSTREAM_HOSTS: {host!r} is an address: write its host alone, such as"
-                " fal.media"
-            )
-        elif host == "*":
-            lines.append(
-                "FIRSTVIEW_UPSTREAM_HOSTS: '*' would let anybody fetch anything through this"
-                " origin: name the hosts, such as fal.media,*.fal.media"
-            )
+    for pattern in settings.upstream_hosts:
+        try:
+            HostPattern.parse(pattern)
+        except ValueError as error:
+            lines.append(f"FIRSTVIEW_UPSTREAM_HOSTS: {pattern!r} {error}")
     return lines

@@ -7,7 +7,6 @@ whoever connects cannot read another host out of it than was looked at here.
 
 from __future__ import annotations
 
-import functools
 import ipaddress
 import re
 from dataclasses import dataclass
@@ -16,12 +15,9 @@ from typing import Self
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
 from proxy.errors import SettingsError, SourceUntrusted
+from proxy.host_patterns import HostPattern, host_name, literal
 
 _LONGEST_URL = 16_384
-_LONGEST_HOST = 253
-_HOSTS_REMEMBERED = 256  # a file of a million rows names a handful
-_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
-_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _FORBIDDEN = re.compile(r"[\x00-\x20\x7f-\xa0\u2028\u2029\ufeff\\]")
 _ASCII_PUNCTUATION = "!\"#$%&'()*+,-./:;<=>?@[]^_`{|}~"
 _DEFAULT_PORTS = {"https": 443, "http": 80}
@@ -68,36 +64,6 @@ def is_public(address: str | IPv4Address | IPv6Address) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class HostPattern:
-    """One entry of the list: a host, or with `wildcard` all names below it, and a path prefix."""
-
-    host: str
-    wildcard: bool
-    prefix: str
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Read `fal.media`, `*.fal.media` or `storage.googleapis.com/fal-bucket`.
-
-        Raises ValueError for anything else, and for a bare `*`, which would be an open proxy.
-        """
-        host, _, prefix = text.strip().partition("/")
-        wildcard = host.startswith("*.")
-        host = host.removeprefix("*.")
-        literal = _literal(host)
-        name = str(literal) if literal is not None else _host_name(host)
-        if wildcard and literal is not None:
-            msg = "an address has no names below it"
-            raise ValueError(msg)
-        return cls(name, wildcard, "/" + prefix.strip("/") if prefix.strip("/") else "")
-
-    def matches(self, host: str, path: str) -> bool:
-        """Tell whether `host` (lower case, ASCII) and `path` are covered by this entry."""
-        named = host.endswith("." + self.host) if self.wildcard else host == self.host
-        return named and (not self.prefix or path.startswith(self.prefix + "/"))
-
-
-@dataclass(frozen=True, slots=True)
 class Policy:
     """The list, and whether http, other ports and private addresses are let through."""
 
@@ -112,7 +78,7 @@ class Policy:
             try:
                 patterns.append(HostPattern.parse(text))
             except ValueError as error:
-                wrong.append(f"FIRSTVIEW_UPSTREAM_HOSTS: {text!r} is not a host: {error}")
+                wrong.append(f"FIRSTVIEW_UPSTREAM_HOSTS: {text!r} {error}")
         if wrong:
             raise SettingsError("\n".join(wrong))
         return cls(tuple(patterns), insecure)
@@ -132,8 +98,8 @@ def check_url(url: str, policy: Policy) -> str:
     try:
         parts = urlsplit(url)
         port = parts.port
-        literal = _literal(parts.hostname or "")
-        host = str(literal) if literal is not None else _host_name(parts.hostname or "")
+        address = literal(parts.hostname or "")
+        host = str(address) if address is not None else host_name(parts.hostname or "")
         target = _path_and_query(parts)
     except ValueError as error:  # UnicodeError, from IDNA and lone surrogates, is one too
         raise SourceUntrusted("The clip's address cannot be read.") from error
@@ -143,7 +109,7 @@ def check_url(url: str, policy: Policy) -> str:
         raise SourceUntrusted("The clip's address carries a user name.")
     if port == _DEFAULT_PORTS[parts.scheme]:
         port = None
-    if not policy.insecure and (port is not None or literal is not None):
+    if not policy.insecure and (port is not None or address is not None):
         raise SourceUntrusted("The clip's address has a port of its own, or no host name.")
     if any(part in {".", ".."} for part in re.split(r"[/\\]", unquote(parts.path))):
         raise SourceUntrusted("The clip's address climbs about in its path.")
@@ -169,30 +135,3 @@ def _path_and_query(parts: SplitResult) -> str:
     path = quote(parts.path or "/", safe=_ASCII_PUNCTUATION)
     query = quote(parts.query, safe=_ASCII_PUNCTUATION)
     return f"{path}?{query}" if query else path
-
-
-@functools.lru_cache(_HOSTS_REMEMBERED)
-def _literal(host: str) -> IPv4Address | IPv6Address | None:
-    """Return the address that `host` spells properly, or None; brackets are allowed for."""
-    try:
-        return ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
-    except ValueError:
-        return None
-
-
-@functools.lru_cache(_HOSTS_REMEMBERED)
-def _host_name(host: str) -> str:
-    """Return `host` as lower-case ASCII without a trailing dot. Raises ValueError if it is none.
-
-    A name whose last label is a number is none: resolvers take `2130706433`, `0x7f000001`,
-    `127.1` and `0177.0.0.1` for addresses (WHATWG URL, "ends in a number").
-    """
-    name = host.encode("idna").decode("ascii").lower().removesuffix(".")
-    labels = name.split(".")
-    if len(name) > _LONGEST_HOST or not all(_LABEL.fullmatch(label) for label in labels):
-        msg = "it is not a host name"
-        raise ValueError(msg)
-    if _NUMBER.fullmatch(labels[-1]):
-        msg = "it is an address in disguise"
-        raise ValueError(msg)
-    return name

@@ -66,6 +66,10 @@ def test_every_kind_of_mistake_is_listed_in_one_go(
         ("UPSTREAM_HOSTS", "https://fal.media", "its host alone"),
         ("UPSTREAM_HOSTS", "*", "name the hosts"),
         ("UPSTREAM_HOSTS", " , ", "at least one host"),
+        ("UPSTREAM_HOSTS", "fal.media:443", "write fal.media, *.fal.media"),
+        ("UPSTREAM_HOSTS", "fal..media", "write fal.media, *.fal.media"),
+        ("UPSTREAM_HOSTS", "0x7f.1", "in disguise"),
+        ("UPSTREAM_HOSTS", "*.192.0.2.1", "no names below"),
         ("PUBLIC_URL", "https://cdn.example.com/?a=b", "without a query"),
         ("PUBLIC_URL", "https://", "https://cdn.example.com"),
         ("LISTEN", "8080", "host:port"),
@@ -82,6 +86,15 @@ def test_a_mistake_names_the_setting_and_the_mend(
     [line] = mistakes()
     assert line.startswith(f"FIRSTVIEW_{name}")
     assert mend in line
+
+
+def test_wrong_hosts_are_listed_with_the_other_mistakes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FIRSTVIEW_UPSTREAM_HOSTS", "fal media,fal.media,fal.media:443")
+    monkeypatch.setenv("FIRSTVIEW_MAX_FILLS", "0")
+    monkeypatch.setenv("FIRSTVIEW_LISTN", ":1")
+    said = mistakes()
+    assert len(said) == 4
+    assert sum("'fal media'" in line or "'fal.media:443'" in line for line in said) == 2
 
 
 def test_listeners_may_share_a_port_on_different_addresses(
