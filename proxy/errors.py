@@ -4,7 +4,7 @@ Belongs here: what went wrong, in the words of whoever has to act on it, with th
 that a viewer sees and whether trying again can help. Must not know: any library. Foreign
 exceptions are mapped to these at one border each: aiohttp in `upstream/border.py` and
 `storage/http.py`, botocore in `storage/s3_client.py`, SQLAlchemy in `catalog/engine.py`, the
-operating system in `delivery/spool.py` and `storage/disk_threads.py`.
+operating system in `delivery/spool.py`, `storage/disk_threads.py` and `app/data_dir.py`.
 
     FirstviewError                     500
     ├── RequestError                   the request itself is wrong; nothing was looked up
@@ -53,6 +53,7 @@ operating system in `delivery/spool.py` and `storage/disk_threads.py`.
     ├── DiskExhausted                  no viewer's: the clip is streamed through; a job waits
     ├── ViewerLeft                     never leaves `send`: there is nobody to tell
     ├── ViewerStalled                  never leaves `send`: the connection is reset
+    ├── DataDirUnusable                at start: no folder, no right to write to it, no room
     ├── WorkerFailed                   at start: a process of several ended, or does not answer
     └── SettingsError                  at start, every mistake listed at once
 """
@@ -455,6 +456,13 @@ class ViewerStalled(FirstviewError):
     """The viewer stopped reading for too long."""
 
     slug = "viewer-stalled"
+
+
+class DataDirUnusable(FirstviewError):
+    """The data directory cannot be used."""
+
+    slug = "data-dir-unusable"
+    retryable = True
 
 
 class WorkerFailed(FirstviewError):

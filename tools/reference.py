@@ -113,6 +113,7 @@ _NEVER_SENT = {
     errors.ViewerLeft,
     errors.ViewerStalled,
     errors.SettingsError,
+    errors.DataDirUnusable,
     errors.WorkerFailed,
     errors.SourceError,
     errors.ClipError,

@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Final
 
+from proxy.app import data_dir
 from proxy.app.corridor import Corridor, cancel, open_corridor
 from proxy.app.doors import Doors
 from proxy.app.figures import Crew, Figures
@@ -132,17 +133,20 @@ class App:
     ) -> None:
         lagging = asyncio.create_task(lag.watch(self.metrics.lag), name="event loop's lag")
         stack.push_async_callback(cancel, lagging)
-        self._places = await stack.enter_async_context(
-            open_places(
-                self.settings,
-                self.clock,
-                self.metrics,
-                seat=self.seat,
-                has_viewers=has_viewers,
-                exporter=self._exporter,
+        with data_dir.opened(self.settings.data_dir):
+            self._places = await stack.enter_async_context(
+                open_places(
+                    self.settings,
+                    self.clock,
+                    self.metrics,
+                    seat=self.seat,
+                    has_viewers=has_viewers,
+                    exporter=self._exporter,
+                )
             )
-        )
-        self._corridor = await stack.enter_async_context(open_corridor(self._places, self._grace))
+            self._corridor = await stack.enter_async_context(
+                open_corridor(self._places, self._grace)
+            )
         self._labour = await stack.enter_async_context(
             open_labour(
                 self._places,

@@ -18,7 +18,8 @@ import structlog
 
 from proxy.app import App
 from proxy.app.listeners import Sockets as Listened
-from proxy.cli.running import Stop
+from proxy.cli import signals
+from proxy.cli.running import Stop, either
 from proxy.clock import Clock
 from proxy.errors import FirstviewError
 from proxy.settings import Settings
@@ -48,8 +49,7 @@ class Alone:
 
     async def run(self, serving: Callable[[], None]) -> None:
         """Serve until told to stop; `serving` is called once it does. Raises FirstviewError."""
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGHUP, self._told_to_reload)
+        signals.heed(signal.SIGHUP, self._told_to_reload)
         listened = Listened(self._sockets.public[0], self._sockets.admin)
         app = App(self._settings, sockets=listened)
         async with self._stop.insisting(lambda: self._hurry(app)):
@@ -82,7 +82,7 @@ class Alone:
     async def _until_replaced(self, app: App) -> None:
         """Return when told to stop, or when a worker accepts beside this process."""
         while not self._stop.is_set() and self._supervising is None:
-            await _either(self._stop, self._reload)
+            await either(self._stop, self._reload)
             if not self._stop.is_set():
                 self._reload.clear()
                 await self._start_another(app)
@@ -103,6 +103,8 @@ class Alone:
         waiting.cancel()
         if ready.is_set():
             self._supervisor, self._supervising = supervisor, supervising
+            if self._reload.is_set():  # since this one read the settings they may have changed
+                supervisor.reload()
             return
         try:
             await supervising
@@ -144,10 +146,3 @@ class Alone:
         await self._stop.wait()
         await asyncio.sleep(self._settings.drain_delay + self._settings.drain_timeout)
         app.leaving.hurry()
-
-
-async def _either(*events: asyncio.Event) -> None:
-    waiting = [asyncio.create_task(event.wait()) for event in events]
-    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-    for task in waiting:
-        task.cancel()

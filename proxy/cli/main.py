@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 
 from proxy import __version__
-from proxy.cli import catalog_commands, jobs_commands
+from proxy.cli import catalog_commands, failing, jobs_commands
 from proxy.cli.exit_codes import FAILED, WRONG
 from proxy.cli.options import Json
 from proxy.errors import FirstviewError, RequestError, SettingsError
@@ -319,7 +319,7 @@ def main() -> None:
         print(error.detail, file=sys.stderr)
         sys.exit(WRONG)
     except FirstviewError as error:
-        print(f"firstview: {error.detail}", file=sys.stderr)
+        print(f"firstview: {failing.told(error)}", file=sys.stderr)
         sys.exit(WRONG if isinstance(error, RequestError) else FAILED)
     except BrokenPipeError:
         # `firstview config | head`: whoever read has enough; Python would complain at exit.

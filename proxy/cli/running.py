@@ -12,11 +12,13 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Final, TypeVar
 
 import structlog
 import uvloop
 
+from proxy.cli import signals
 from proxy.settings import Settings
 from proxy.telemetry.log import configure
 
@@ -85,6 +87,14 @@ class Stop(asyncio.Event):
             task.cancel()
 
 
+async def either(*events: asyncio.Event) -> None:
+    """Wait until one of them is set."""
+    waiting = [asyncio.create_task(event.wait()) for event in events]
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    for task in waiting:
+        task.cancel()
+
+
 def log_no_less_than(level: str, settings: Settings) -> None:
     """Log only what is so severe, or what FIRSTVIEW_LOG_LEVEL says if somebody has set it."""
     chosen = settings.log_level if "log_level" in settings.model_fields_set else level
@@ -95,9 +105,9 @@ def until_stopped(work: Callable[[Stop], Awaitable[T]]) -> T:
     """Run `work` on an event loop of its own, and tell it when to stop; returns what it does."""
 
     async def told() -> T:
-        stop, loop = Stop(), asyncio.get_running_loop()
+        stop = Stop()
         for by in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(by, stop.tell, by)
+            signals.heed(by, partial(stop.tell, by))
         return await work(stop)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

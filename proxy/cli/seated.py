@@ -17,6 +17,7 @@ import structlog
 from proxy.app import App
 from proxy.app.health import Supervised
 from proxy.app.listeners import Sockets
+from proxy.cli import failing
 from proxy.cli.running import Stop, until_stopped
 from proxy.errors import FirstviewError, SettingsError
 from proxy.settings import Settings, load
@@ -82,7 +83,7 @@ class Seated:
             await self._serve()
         except FirstviewError as error:
             wrong = isinstance(error, SettingsError)
-            self._channel.tell(FAILED, {"detail": error.detail, "settings": wrong})
+            self._channel.tell(FAILED, {"detail": failing.told(error), "settings": wrong})
             return 1
         finally:
             await self._channel.flush()
@@ -195,6 +196,4 @@ async def _sit(orders: Orders, stop: Stop) -> int:
 
 def run(orders: Orders) -> int:
     """Do what the orders say; returns the exit code."""
-    # The supervisor's terminal may go away without the supervisor doing so.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     return until_stopped(lambda stop: _sit(orders, stop))

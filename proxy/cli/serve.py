@@ -6,7 +6,6 @@ supervisor with several. Must not know: how anything is served.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import signal
@@ -15,6 +14,7 @@ from typing import Final
 
 import structlog
 
+from proxy.cli import signals
 from proxy.cli.running import Stop, until_stopped
 from proxy.clock import Clock
 from proxy.settings import MOST_WORKERS, Settings
@@ -62,7 +62,7 @@ async def _supervise(settings: Settings, workers: int, sockets: Sockets, stop: S
     from proxy.supervisor.supervisor import Supervisor
 
     supervisor = Supervisor(settings, sockets, WORKER, Clock())
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, supervisor.reload)
+    signals.heed(signal.SIGHUP, supervisor.reload)
     async with stop.insisting(supervisor.hurry):
         await supervisor.run(stop, lambda: _say_serving(settings, workers, sockets), stop.delay)
 

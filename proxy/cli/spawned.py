@@ -5,6 +5,7 @@ Belongs here: what has to happen before the rest is imported. Must not know: wha
 
 from __future__ import annotations
 
+import signal
 import sys
 
 from proxy.cli import lean
@@ -14,6 +15,8 @@ from proxy.cli import lean
 
 def main() -> int:
     """Do what the orders on the command line say; returns the exit code."""
+    # The supervisor's terminal may go away without the supervisor doing so.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     lean.without_tables()
     from proxy.cli import seated
     from proxy.supervisor.orders import Orders

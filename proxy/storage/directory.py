@@ -55,9 +55,9 @@ class DirectoryBucket:
         bucket = cls(root, use_xattrs=use_xattrs)
         try:
             await bucket._disk.run(bucket._files.make)
-        except BucketError:
+        except BucketError as error:
             await bucket.close()
-            raise
+            raise type(error)(f"the bucket's folder cannot be used: {error.detail}") from error
         return bucket
 
     @property

@@ -63,4 +63,5 @@ def mapped_errors() -> Iterator[None]:
         yield
     except OSError as error:
         kind = BucketRefused if error.errno in _REFUSALS else BucketUnavailable
-        raise kind(f"{error}") from error
+        named = error.strerror and error.filename
+        raise kind(f"{error.filename}: {error.strerror}" if named else f"{error}") from error

@@ -30,6 +30,19 @@ _BY_STATE: Final = {
 }
 """PostgreSQL's SQLSTATEs (its documentation, appendix A), and what to do."""
 
+_LET_WRITE: Final = "let the user that runs firstview write to the file and its folder"
+_MAKE_ROOM: Final = "make room on the disk of the file, and see whether the disk is well"
+_RESTORE: Final = f"restore a backup, or let {_SETTING} name another file"
+_BY_WORDS: Final = {
+    "readonly": _LET_WRITE,
+    "unable to open": _LET_WRITE,
+    "disk is full": _MAKE_ROOM,
+    "disk I/O": _MAKE_ROOM,
+    "not a database": _RESTORE,
+    "malformed": _RESTORE,
+}
+"""What SQLite says (sqlite.org/rescode.html), and what to do."""
+
 
 def kind_of(url: str) -> str:
     """What kind of database an address names."""
@@ -48,14 +61,13 @@ def judge_error(error: BaseException | None) -> Verdict:
     if isinstance(cause, TimeoutError):
         mend = f"check the host and port in {_SETTING}, and that a firewall lets this machine out"
         return failure("no answer in time", mend)
+    if isinstance(cause, OSError) and cause.filename:
+        return failure(f"{cause.filename}: {cause.strerror}", f"{_LET_WRITE}, or set {_SETTING}")
     if isinstance(cause, OSError):
         mend = f"start the server, or correct the host and port in {_SETTING}"
         return failure(seen or type(cause).__name__, mend)
-    if "readonly" in seen or "unable to open" in seen:
-        return failure(seen, "let the user that runs firstview write to the file and its folder")
-    if "not a database" in seen or "malformed" in seen:
-        return failure(seen, f"restore a backup, or let {_SETTING} name another file")
-    return failure(seen, f"check {_SETTING} and the server's log")
+    mends = (mend for words, mend in _BY_WORDS.items() if words in seen)
+    return failure(seen, next(mends, f"check {_SETTING} and the server's log"))
 
 
 def judge_schema(revision: str | None, *, migrates: bool) -> Verdict:
