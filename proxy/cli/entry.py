@@ -19,11 +19,13 @@ _SERVERS: Final = ("serve", "worker")
 
 def main() -> None:
     """Run the command line and exit."""
-    if sys.argv[1:2] and sys.argv[1] in _SERVERS:
-        signals.hold()
+    serves = sys.argv[1:2] and sys.argv[1] in _SERVERS
+    if serves:
+        signals.begin()
     else:  # whoever types Ctrl-C now wants an end, not a report of what was being imported
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from proxy.cli import main as commands
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if not serves:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     commands.main()

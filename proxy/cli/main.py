@@ -81,7 +81,8 @@ def worker() -> None:
     """Work on jobs, without viewers, until SIGTERM or Ctrl-C.
 
     For more hands than `serve` has, on any machine. It has an admin listener, so each process of
-    one machine needs a FIRSTVIEW_ADMIN_LISTEN of its own; port 0 takes any that is free.
+    one machine needs a FIRSTVIEW_ADMIN_LISTEN of its own; port 0 takes any that is free. SIGHUP
+    lets it finish its jobs and begin afresh with the settings of then.
     """
     from proxy import settings
     from proxy.cli import lean
