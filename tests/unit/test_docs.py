@@ -66,6 +66,29 @@ def test_commands_that_a_page_names_exist(page: Path) -> None:
         assert f"## `firstview {name}" in known, f"{page.name} names firstview {name}"
 
 
+_BLOCK = re.compile(r"^ *```(?:sh|console)\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
+_CALL = re.compile(
+    r"(?:^ *(?:\$ )?(?:[A-Z_]+=\S+ )*|-- |/bin/)firstview ([a-z][^#\n]*)", re.MULTILINE
+)
+
+
+def test_commands_in_examples_exist_with_all_their_options() -> None:
+    sections = reference.commands_page().split("\n## `firstview ")[1:]
+    known = {section.partition("`")[0]: section for section in sections}
+    tried = 0
+    for page in PAGES:
+        for block in _BLOCK.findall(page.read_text()):
+            for call in _CALL.findall(block.replace("\\\n", " ")):
+                words = call.split()
+                name = " ".join(words[:2]) if " ".join(words[:2]) in known else words[0]
+                assert name in known, f"{page.name}: firstview {call}"
+                for word in words:
+                    if word.startswith("--"):
+                        assert f"`{word.partition('=')[0]}`" in known[name], (page.name, call)
+                tried += 1
+    assert tried > 20
+
+
 def test_the_list_of_decisions_is_complete() -> None:
     folder = ROOT / "docs" / "decisions"
     listed = re.findall(
