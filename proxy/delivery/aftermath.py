@@ -18,7 +18,7 @@ import structlog
 from proxy.delivery.commit import Commits
 from proxy.delivery.kept import Kept
 from proxy.delivery.ledger import Ledger
-from proxy.delivery.leftovers import Leftovers, find_leftovers, forget, id_of, let_go
+from proxy.delivery.leftovers import Leftovers, find_leftovers, forget, id_of, let_go, size_of
 from proxy.delivery.shelf import Shelf
 from proxy.delivery.storing import Storing
 from proxy.errors import CatalogError
@@ -29,6 +29,8 @@ _LOOK_EVERY: Final = 5.0
 """Seconds between two looks for what processes that ended have left in the spool."""
 _QUIET_FOR: Final = 3.0
 """Seconds that such a file is left to those who follow it, and go on with it at once."""
+_MUCH: Final = 1024**3
+"""Bytes to be read at the start from which on somebody may wonder what takes so long."""
 
 log = structlog.get_logger()
 
@@ -60,6 +62,9 @@ class Aftermath:
 
     async def load(self) -> None:
         """Find what an earlier process left, before anything is filled here."""
+        size = await self._shelf.in_thread(partial(size_of, self._spool_dir))
+        if size >= _MUCH:
+            log.info("reading what an earlier process left, before anybody is served", bytes=size)
         self._left = await self._take_up(0.0)
         if self._kept:
             log.info("clips are waiting for the bucket", count=len(self._kept))

@@ -9,6 +9,7 @@ here blocks.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Iterable
@@ -98,6 +99,15 @@ def _sort(fd: int, path: Path, now: float, found: Leftovers, newest: dict[str, F
         newest[clip.facts.request_id] = clip
         if older is not None:
             _close(older.fd, older.path)
+
+
+def size_of(spool_dir: Path) -> int:
+    """Bytes of all that may have been left, also of what others are at work with."""
+    found = 0
+    for path in spool_dir.glob("*.part"):
+        with contextlib.suppress(FileNotFoundError):  # another process of this machine is at work
+            found += path.stat().st_size
+    return found
 
 
 def _written_at(path: Path) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import fcntl
 import hashlib
@@ -14,7 +15,9 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
+from structlog.testing import capture_logs
 
+from proxy.delivery import aftermath
 from proxy.delivery.kept import Kept
 from proxy.delivery.leftovers import Leftovers, find_leftovers, forget, forget_clip, id_of
 from proxy.records import BodyHead, ClipFacts
@@ -306,3 +309,26 @@ def test_a_clip_that_the_disk_cannot_read_any_more_is_of_no_use(
         patch.setattr(os, "preadv", fails_with(errno.EIO))
         left = find_leftovers(tmp_path)
     assert ([path.name for path in left.useless], left.whole) == (["a.1.part"], [])
+
+
+@pytest.mark.parametrize(("length", "said"), [(99, []), (100, [100])])
+def test_a_start_that_has_much_to_read_says_so_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: int, said: list[int]
+) -> None:
+    monkeypatch.setattr(aftermath, "_MUCH", 100)
+    path, storing = keep(tmp_path, "a.1", bytes(length)), Mock(clips={})
+    with capture_logs() as log:
+        start = aftermath.Aftermath(
+            Mock(),
+            storing=storing,
+            commits=Mock(),
+            ledger=Mock(),
+            shelf=Mock(in_thread=asyncio.to_thread),
+            disk=Mock(),
+            spool_dir=tmp_path,
+        )
+        asyncio.run(start.load())
+    assert [line["bytes"] for line in log if "bytes" in line] == said
+    assert path.exists()
+    for kept in storing.clips.values():
+        kept.file.release()
