@@ -29,9 +29,22 @@ def test_the_page_on_metrics_has_every_metric() -> None:
     assert written == reference.metrics_page(), "run `make reference` and commit the result"
 
 
+_LINK = re.compile(r"\]\(([^)#]+?)(?:#[^)]*)?\)")
+
+
+def test_every_page_can_be_reached_from_the_readme() -> None:
+    found, ahead = set(), [ROOT / "README.md"]
+    while ahead:
+        page = ahead.pop()
+        if page not in found and page.suffix == ".md" and page.exists():
+            found.add(page)
+            ahead += [(page.parent / to).resolve() for to in _LINK.findall(page.read_text())]
+    assert set(PAGES) <= found
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text()):
+    for target in _LINK.findall(page.read_text()):
         if "://" not in target:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
