@@ -312,8 +312,25 @@ def doctor(
     raise typer.Exit(command.run(url=url, as_json=json))
 
 
+def _open_what_is_closed() -> None:
+    """Have the three standard streams, whoever started this without one (`2>&-`).
+
+    Python then has None in its place, on which logging breaks, and the next file that is opened
+    gets its number: a socket or a database would be sent whatever anybody writes there.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_RDWR)  # mostly this very number: the lowest free one
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            os.set_inheritable(number, True)
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w"))
+
+
 def main() -> None:
     """Run the command line and exit."""
+    _open_what_is_closed()
     try:
         app()
     except SettingsError as error:

@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
@@ -129,6 +130,44 @@ async def _ask(request: Any) -> None:
     with contextlib.suppress(aiohttp.ClientError):
         async with request as reply:
             await reply.read()
+
+
+@pytest.mark.timeout(120)
+async def test_it_serves_without_standard_streams_too(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    environment = {
+        "FIRSTVIEW_DATA_DIR": str(tmp_path / "data"),
+        "FIRSTVIEW_LISTEN": address,
+        "FIRSTVIEW_ADMIN_LISTEN": "127.0.0.1:0",
+    }
+    process = await asyncio.create_subprocess_exec(
+        "/bin/sh",
+        "-c",
+        'exec "$0" serve 0<&- 1>&- 2>&-',
+        Path(sys.executable).with_name("firstview"),
+        cwd=tmp_path,
+        env=os.environ | environment,
+    )
+
+    async def serves() -> bool:
+        assert process.returncode is None
+        with contextlib.suppress(aiohttp.ClientError):
+            async with client.get(f"http://{address}/healthz") as reply:
+                return reply.status == 200
+        return False
+
+    try:
+        async with aiohttp.ClientSession() as client:
+            await wait_for(serves, 60)
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(20):
+            assert await process.wait() == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
 @pytest.mark.timeout(120)
