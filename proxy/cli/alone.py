@@ -25,6 +25,7 @@ from proxy.errors import FirstviewError
 from proxy.settings import Settings
 from proxy.supervisor.sockets import Sockets
 from proxy.supervisor.supervisor import Supervisor
+from proxy.telemetry.of_processes import without_vitals
 from proxy.telemetry.samples import Family, counted
 
 log = structlog.get_logger()
@@ -60,7 +61,7 @@ class Alone:
                     await self._stop_serving(app)
                 else:
                     await self._make_way(app)
-            self._last_word = counted(app.own_figures())
+            self._last_word = counted(without_vitals(app.own_figures()))
             if self._shortening is not None:
                 self._shortening.cancel()
             if self._supervising is not None:
@@ -112,7 +113,9 @@ class Alone:
             log.error("not reloaded: the old process goes on", why=str(error))  # noqa: TRY400
 
     async def _counted_before(self, app: App) -> list[Family]:
-        return app.own_figures() if self._last_word is None else self._last_word
+        if self._last_word is not None:
+            return self._last_word
+        return without_vitals(app.own_figures())  # of this very process the supervisor tells them
 
     # -- the end of this one's own viewers ---
 
@@ -131,7 +134,6 @@ class Alone:
     async def _make_way(self, app: App) -> None:
         """Accept no more, here: the worker does. Its supervisor has sockets of its own."""
         app.metrics.workers.set(0)
-        app.metrics.vitals.yield_to_another()
         app.take_longer(self._settings.replace_timeout)
         app.leaving.announce()
         app.doors.close()

@@ -159,6 +159,7 @@ class Supervisor:
                 await self._hire(place)
             except (SettingsError, WorkerFailed, OSError) as error:
                 why = str(error)
+                self._metrics.worker_deaths.inc()  # or a place that stays empty is nobody's to see
                 log.error("no worker could be started", place=place, why=why)  # noqa: TRY400
                 return False
         return True

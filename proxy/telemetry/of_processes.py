@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 from proxy import __version__
 from proxy.telemetry import bounds
 from proxy.telemetry.counts import CountingRegistry, Described
+from proxy.telemetry.samples import Family
 
 _VITALS = (
     ("process_cpu_seconds_total", "counter", "CPU time used."),
@@ -31,6 +32,11 @@ _VITALS = (
 )
 
 
+def without_vitals(families: Iterable[Family]) -> list[Family]:
+    """Leave out what the kernel says of a process, where another registry of it tells that."""
+    return [family for family in families if not family.name.startswith("process_")]
+
+
 class OfProcesses:
     """Metrics of this process, or of all that serve together."""
 
@@ -41,7 +47,7 @@ class OfProcesses:
         )
         self.worker_deaths = registry.counter(
             "firstview_worker_deaths",
-            "Workers that ended without being told to, each of which was replaced.",
+            "Workers that ended without being told to, and attempts to replace one that failed.",
         )
         self.worker_silences = registry.counter(
             "firstview_worker_silences",
@@ -74,10 +80,6 @@ class Vitals(Collector):
     def look(self) -> None:
         """Read what the kernel says. Blocks, as it is files that are read."""
         self._seen = list(self._collector.collect())
-
-    def yield_to_another(self) -> None:
-        """Say nothing any more: another registry of this process does."""
-        self._seen = []
 
     def describe(self) -> Iterable[Metric]:
         """Nothing, until somebody has looked."""

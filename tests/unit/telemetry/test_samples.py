@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
 from proxy.telemetry.metrics import Metrics
+from proxy.telemetry.of_processes import without_vitals
 from proxy.telemetry.samples import counted, from_wire, merged, read, render, to_wire
 
 
@@ -67,6 +68,21 @@ def test_what_was_created_first_says_since_when_a_sum_counts() -> None:
     key = ("requests_created", (("status", "200"),))
     one[0].samples[key], other[0].samples[key] = 20.0, 10.0
     assert merged([one, other])[0].samples[key] == 10.0
+
+
+def test_what_the_kernel_says_of_a_process_can_be_left_to_another_registry_of_it() -> None:
+    metrics = Metrics()
+    metrics.vitals.look()
+    families = read(metrics.registry)
+    left = {family.name for family in without_vitals(families)}
+    assert {family.name for family in families} - left == {
+        "process_cpu_seconds",
+        "process_resident_memory_bytes",
+        "process_virtual_memory_bytes",
+        "process_open_fds",
+        "process_max_fds",
+        "process_start_time_seconds",
+    }
 
 
 def test_what_travels_arrives_unchanged() -> None:
