@@ -154,7 +154,8 @@ class Settings(BaseSettings):
 
     # who may see clips
     gated: bool = _setting(
-        False, "Show clips to who has a signed link, but for generations that say otherwise."
+        False,
+        "Show clips only to who has a signed link; a generation may say otherwise.",
     )
     signing_keys: SecretStr = _setting(
         SecretStr(""),

@@ -27,10 +27,11 @@ def search(
         str | None, typer.Option(metavar="TEXT", help="Only clips of just this prompt.")
     ] = None,
     since: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Made since: 2026-11-01, or 24h ago.")
+        str | None, typer.Option(metavar="TIME", help="Made since 2026-11-01, or in the last 24h.")
     ] = None,
     until: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Made before: 2026-11-01, or 24h ago.")
+        str | None,
+        typer.Option(metavar="TIME", help="Made before 2026-11-01, or before the last 24h."),
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Clips that are shown at most.")] = 50,
     every: Annotated[bool, typer.Option("--all", help="Show all, however many.")] = False,

@@ -104,7 +104,7 @@ def mirror(
     model: Annotated[str | None, typer.Option(help="With --all: only of this model.")] = None,
     since: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="With --all: made since 2026-11-01, or 24h ago."),
+        typer.Option(metavar="TIME", help="With --all: made since 2026-11-01, or in the last 24h."),
     ] = None,
     retry: Annotated[
         bool, typer.Option("--retry", help="With --all: try those again that were given up.")
@@ -192,10 +192,14 @@ def sign(
     *,
     life: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="Such as 15m; at most, and if not said, the longest."),
+        typer.Option(
+            metavar="TIME",
+            help="Time that a link works, such as 15m; FIRSTVIEW_LINK_LIFE if not said, and at most.",
+        ),
     ] = None,
     key: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Another key than the newest.")
+        str | None,
+        typer.Option(metavar="NAME", help="The key to sign with; the newest if not said."),
     ] = None,
     url_safe: Annotated[
         bool,

@@ -1,11 +1,13 @@
 """Times, spans and sizes as people write and read them."""
 
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from proxy.cli.words import moment, printable, read_moment, size, span
 from proxy.errors import SettingsError
+from tools.reference import commands_page
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
@@ -22,6 +24,16 @@ NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 )
 def test_a_time_is_a_moment_or_so_long_ago(text: str, meant: datetime) -> None:
     assert read_moment("--since", text, NOW) == meant
+
+
+def test_what_the_help_names_as_a_time_is_one() -> None:
+    rows = re.findall(r"^\| `(--since|--until)` \| (.+) \|$", commands_page(), re.MULTILINE)
+    for option, told in rows:
+        examples = re.findall(r"\d[\w-]*(?: ago)?", told)
+        assert len(examples) == 2
+        for example in examples:
+            assert read_moment(option, example, NOW)
+    assert len(rows) == 3
 
 
 def test_no_time_is_none() -> None:
