@@ -194,7 +194,7 @@ def sign(
         str | None,
         typer.Option(
             metavar="TIME",
-            help="Time that a link works, such as 15m; FIRSTVIEW_LINK_LIFE if not said, and at most.",
+            help="How long it works, such as 15m; FIRSTVIEW_LINK_LIFE if not said, and at most.",
         ),
     ] = None,
     key: Annotated[
