@@ -6,7 +6,6 @@ HTTP.
 
 from __future__ import annotations
 
-from proxy.errors import LinkRefused
 from proxy.records import ClipFacts, Generation
 
 
@@ -25,12 +24,3 @@ class Gating:
         """
         said = row.gated if row is not None else None if facts is None else facts.gated
         return self._by_default if said is None else said
-
-    def check(
-        self, row: Generation | None, facts: ClipFacts | None = None, *, admitted: bool
-    ) -> bool:
-        """As `holds`; raises LinkRefused if the clip is gated and the viewer not `admitted`."""
-        gated = self.holds(row, facts)
-        if gated and not admitted:
-            raise LinkRefused
-        return gated

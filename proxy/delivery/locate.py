@@ -20,12 +20,11 @@ from proxy.delivery.candidates import Candidates, most_telling
 from proxy.delivery.fill import Fills
 from proxy.delivery.flights import Flight, Flights
 from proxy.delivery.forgetting import Forgetting
-from proxy.delivery.gating import Gating
 from proxy.delivery.near import Near
 from proxy.delivery.remembered import Remembered
 from proxy.delivery.view import View, Wanted, discard
 from proxy.delivery.whereabouts import PATIENCE, Found, Whereabouts
-from proxy.errors import FirstviewError, ObjectMissing
+from proxy.errors import FirstviewError, LinkRefused, ObjectMissing
 from proxy.records import ClipFacts, Generation, Status
 from proxy.settings import Settings
 from proxy.storage.forgets import Forgets
@@ -79,7 +78,6 @@ class Locator:
         self._flights = flights
         self._fills = fills
         self._forgets = forgets
-        self._gating = Gating(by_default=settings.gated)
         self._forgetting = Forgetting(rows, flights, near, forgets)
         self._whereabouts = Whereabouts(near, rows, self._forgetting)
         self.resolves: Resolves | None = None
@@ -108,7 +106,7 @@ class Locator:
         self._forgetting.heed()
         flight, row = await self._flight(request_id)
         if flight is not None:
-            self._gating.check(row, flight.facts, admitted=admitted)
+            self._check(request_id, row, flight.facts, admitted=admitted)
             found = Found(row, None, None)
             return await self._ride(flight, found, wanted, admitted=admitted, joined=True)
         found = await self._look_and_resolve(request_id, admitted=admitted)
@@ -143,7 +141,7 @@ class Locator:
                 raise self._candidates.missing(found.row, found.outage) from error
             if early is not None:
                 unused.callback(discard, early)
-            gated = self._gating.check(found.row, facts, admitted=admitted)
+            gated = self._check(flight.request_id, found.row, facts, admitted=admitted)
             unused.pop_all()
         joined = joined or flight.followed
         return View(
@@ -170,10 +168,24 @@ class Locator:
             await self._forgetting.forget(request_id)
         return self._flights.get(request_id), row or began
 
+    def _check(
+        self,
+        request_id: str,
+        row: Generation | None,
+        facts: ClipFacts | None = None,
+        *,
+        admitted: bool,
+    ) -> bool:
+        """Whether a clip is gated; raises LinkRefused if it is and the viewer not `admitted`."""
+        gated = self._rows.is_gated(request_id, row, facts)
+        if gated and not admitted:
+            raise LinkRefused
+        return gated
+
     def _view(self, file: OpenFile, row: Generation | None, *, admitted: bool) -> View:
         """One viewer's view of a file that is acquired for it. Raises LinkRefused."""
         try:
-            gated = self._gating.check(row, file.facts, admitted=admitted)
+            gated = self._check(file.facts.request_id, row, file.facts, admitted=admitted)
         except BaseException:
             file.release()
             raise
@@ -186,7 +198,7 @@ class Locator:
         if known is not None:
             return known
         row, outage = await self._whereabouts.row(request_id)
-        self._gating.check(row, admitted=admitted)
+        self._check(request_id, row, admitted=admitted)
         if row is not None and await self._resolved(row):
             row, outage = await self._whereabouts.row(request_id)
         errors: list[FirstviewError] = []
@@ -196,7 +208,7 @@ class Locator:
             except FirstviewError as error:
                 errors.append(error)
                 continue
-            gated = self._gating.check(row, facts, admitted=admitted)
+            gated = self._check(request_id, row, facts, admitted=admitted)
             return Known(facts, source.tier, hit=False, gated=gated)
         telling = most_telling(errors)
         if isinstance(telling, ObjectMissing):
@@ -211,14 +223,14 @@ class Locator:
         self._forgetting.heed()
         flight, row = await self._flight(request_id)
         if flight is not None and flight.facts is not None:
-            gated = self._gating.check(row, flight.facts, admitted=admitted)
+            gated = self._check(request_id, row, flight.facts, admitted=admitted)
             return Known(flight.facts, "flight", hit=False, gated=gated)
         row, _, file = await self._whereabouts.look(request_id)
         if file is not None:
             file.release()
-            gated = self._gating.check(row, file.facts, admitted=admitted)
+            gated = self._check(request_id, row, file.facts, admitted=admitted)
             return Known(file.facts, file.tier, hit=True, gated=gated)
-        gated = self._gating.check(row, admitted=admitted)
+        gated = self._check(request_id, row, admitted=admitted)
         facts = identity.facts_from_row(row) if row and row.status is Status.STORED else None
         return None if facts is None else Known(facts, "bucket", hit=True, gated=gated)
 
@@ -226,7 +238,7 @@ class Locator:
         """Whether the bucket has the clip, as the catalog says. Raises LinkRefused."""
         self._forgetting.heed()
         row, _ = await self._whereabouts.row(request_id)
-        self._gating.check(row, admitted=admitted)
+        self._check(request_id, row, admitted=admitted)
         return row is not None and row.status is Status.STORED
 
     def refresh(self, request_id: str) -> None:
@@ -254,7 +266,7 @@ class Locator:
         found = await self._whereabouts.look(request_id)
         if found.file is not None:
             return found
-        self._gating.check(found.row, admitted=admitted)
+        self._check(request_id, found.row, admitted=admitted)
         if found.row is not None and await self._resolved(found.row):
             return await self._whereabouts.look(request_id)
         return found

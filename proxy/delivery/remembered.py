@@ -59,8 +59,8 @@ class Remembered:
         self._gated_until: dict[str, float] = {}
         """The same, of clips that are gated."""
         self._gating = Gating(by_default=settings.gated)
-        self._gated: LRUCache[str, Generation] = LRUCache(settings.facts_max)
-        """The last rows of generations that are gated by their own word, however old."""
+        self._seen_gated: LRUCache[str, bool] = LRUCache(settings.facts_max)
+        """Ids whose row said so when it was last read, however long ago."""
         self._asking: dict[str, asyncio.Task[Generation | None]] = {}
         self.changes = 0
         """Counts the times that the catalog was changed from here."""
@@ -84,7 +84,7 @@ class Remembered:
         *,
         unless: Callable[[], Awaitable[bool]] | None = None,
     ) -> tuple[Generation | None, CatalogError | None]:
-        """The row of an id, or why it cannot be had: then the last one, if that was gated.
+        """The row of an id, or why it cannot be had.
 
         After `patience` seconds without an answer nobody waits on, unless `unless` says that there
         is nothing else to go by.
@@ -106,15 +106,29 @@ class Remembered:
             row = await asyncio.shield(task)
         except CatalogError as error:
             self._metrics.catalog_errors.inc()
-            return self._gated.get(request_id), error
+            return None, error
         if changes == self.changes:
             self._learnt(request_id, row)
         return row, None
 
     def _learnt(self, request_id: str, row: Generation | None) -> Generation | None:
+        if row is not None and row.gated:
+            self._seen_gated[request_id] = True
+        else:
+            self._seen_gated.pop(request_id, None)
         if row is not None and row.status in _SERVABLE:
             self._remember(request_id, row)
         return row
+
+    def is_gated(
+        self, request_id: str, row: Generation | None, facts: ClipFacts | None = None
+    ) -> bool:
+        """Whether a clip is for those alone who have a link, as far as is known by now.
+
+        Where the row cannot be had, what it said when it was last read comes before what an
+        older one said, and before what lies beside the clip's bytes.
+        """
+        return request_id in self._seen_gated or self._gating.holds(row, facts)
 
     def _answered(self, request_id: str, task: asyncio.Task[Generation | None]) -> None:
         if self._asking.get(request_id) is task:
@@ -132,11 +146,8 @@ class Remembered:
     ) -> None:
         self._forget(request_id)
         self._fresh[request_id] = row
-        if row is not None and row.gated:
-            self._gated[request_id] = row
-        else:
-            self._gated.pop(request_id, None)
-        until = self._gated_until if self._gating.holds(row, facts) else self._until
+        gated = self.is_gated(request_id, row, facts)
+        until = self._gated_until if gated else self._until
         until[request_id] = self._now() + self._ttl
         if len(until) > self._most:
             del until[next(iter(until))]
@@ -164,7 +175,6 @@ class Remembered:
         self._fresh.clear()
         self._until.clear()
         self._gated_until.clear()
-        self._gated.clear()
         self._asking.clear()
 
     def drop(self, request_id: str) -> None:
@@ -176,5 +186,4 @@ class Remembered:
         """The catalog was told something of this id: no answer that is under way counts."""
         self.changes += 1
         self.drop(request_id)
-        self._gated.pop(request_id, None)
         self._asking.pop(request_id, None)

@@ -9,7 +9,7 @@ import pytest
 from proxy.clock import Clock
 from proxy.delivery.remembered import Remembered
 from proxy.errors import CatalogUnavailable
-from proxy.records import Generation, Status
+from proxy.records import ClipFacts, Generation, Status
 from proxy.settings import Settings
 from proxy.telemetry.metrics import Metrics
 
@@ -30,6 +30,11 @@ def test_who_is_to_ask_again_about_everything_believes_nothing() -> None:
     assert "clip" in rows
     rows.drop_all()
     assert "clip" not in rows
+
+
+FACTS = ClipFacts(
+    request_id="clip", length=10, etag="e", last_modified=datetime(2026, 11, 21, 12, tzinfo=UTC)
+)
 
 
 class Away:
@@ -62,11 +67,13 @@ async def rows_of(catalog: Away) -> Remembered:
 
 @pytest.mark.parametrize("gated", [True, False, None])
 async def test_that_a_clip_was_gated_outlives_what_else_was_believed(gated: bool | None) -> None:
-    catalog = Away(gated=gated)
-    rows = await rows_of(catalog)
+    rows = await rows_of(Away(gated=gated))
     row, outage = await rows.ask("clip", 1.0)
     assert isinstance(outage, CatalogUnavailable)
-    assert row == (catalog.row if gated else None)
+    assert row is None, "an old row may be of another clip"
+    assert rows.is_gated("clip", None, FACTS) is bool(gated)
+    rows.believe("clip", None, FACTS)
+    assert (rows.shows("clip"), rows.gates("clip")) == (not gated, bool(gated))
 
 
 async def test_a_clip_that_was_opened_again_is_not_called_gated() -> None:
@@ -74,13 +81,20 @@ async def test_a_clip_that_was_opened_again_is_not_called_gated() -> None:
     rows = await rows_of(catalog)
     catalog.is_away, catalog.row = False, Away(gated=False).row
     assert await rows.ask("clip", 1.0) == (catalog.row, None)
+    assert not rows.is_gated("clip", catalog.row)
     catalog.is_away = True
     rows.drop("clip")
-    assert (await rows.ask("clip", 1.0))[0] is None
+    assert not rows.is_gated("clip", None, FACTS)
 
 
 @pytest.mark.parametrize("told", ["of the id", "of too many"])
-async def test_an_old_row_does_not_outlive_a_change(told: str) -> None:
+async def test_a_change_opens_no_clip_before_its_row_is_read(told: str) -> None:
     rows = await rows_of(Away(gated=True))
     rows.changed("clip") if told == "of the id" else rows.drop_all()
-    assert (await rows.ask("clip", 1.0))[0] is None
+    assert rows.is_gated("clip", None, FACTS)
+
+
+async def test_what_was_gated_when_a_fill_began_later_is_gated_to_whoever_joins_it() -> None:
+    began = Away(gated=None).row
+    rows = await rows_of(Away(gated=True))
+    assert rows.is_gated("clip", began, FACTS)
