@@ -11,6 +11,8 @@ import contextlib
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Final, TypeVar
@@ -26,6 +28,8 @@ T = TypeVar("T")
 
 _BY_SIGNAL: Final = 128
 """A process that a signal ended has this and the signal's number as its exit code, in shells."""
+_LAST_LINE: Final = 0.5
+"""Seconds for the thread that writes the log."""
 _SHOW_CURSOR: Final = "\x1b[?25h"
 
 log = structlog.get_logger()
@@ -43,6 +47,8 @@ class Stop(asyncio.Event):
         super().__init__()
         self.by: signal.Signals | None = None
         self.again = asyncio.Event()
+        self._patience: float | None = None
+        self._watchdog: threading.Timer | None = None
 
     @property
     def exit_code(self) -> int:
@@ -62,8 +68,29 @@ class Stop(asyncio.Event):
             os._exit(_BY_SIGNAL + by)
         if self.is_set():
             self.again.set()
+        elif self._patience is not None:
+            self._watchdog = threading.Timer(self._patience, self._end_by_force)
+            self._watchdog.daemon = True
+            self._watchdog.start()
         self.by = self.by or by
         self.set()
+
+    def end_within(self, seconds: float) -> None:
+        """See that the process ends so long after it was told to, whatever holds it.
+
+        By a thread: a disk or a database that hangs may hold the loop's end, or a thread's.
+        """
+        self._patience = seconds
+
+    def _end_by_force(self) -> None:
+        log.error("ended by force: it did not stop in time", seconds=self._patience)
+        time.sleep(_LAST_LINE)
+        os._exit(self.exit_code)
+
+    def ended(self) -> None:
+        """All is done: nobody has to see to it any more."""
+        if self._watchdog is not None:
+            self._watchdog.cancel()
 
     async def delay(self, seconds: float) -> None:
         """Wait until load balancers have noticed: nobody who typed Ctrl-C, or insists, waits."""
@@ -103,12 +130,15 @@ def log_no_less_than(level: str, settings: Settings) -> None:
 
 def until_stopped(work: Callable[[Stop], Awaitable[T]]) -> T:
     """Run `work` on an event loop of its own, and tell it when to stop; returns what it does."""
+    stop = Stop()
 
     async def told() -> T:
-        stop = Stop()
         for by in (signal.SIGTERM, signal.SIGINT):
             signals.heed(by, partial(stop.tell, by))
         return await work(stop)
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(told())
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(told())
+    finally:
+        stop.ended()

@@ -49,7 +49,9 @@ async def _serve(settings: Settings, workers: int, stop: Stop) -> int:
     with contextlib.closing(open_sockets(settings, workers)) as sockets:
         if workers == 1:
             from proxy.cli.alone import Alone
+            from proxy.supervisor.supervisor import MARGIN
 
+            stop.end_within(settings.drain_delay + settings.drain_timeout + MARGIN)
             await Alone(settings, sockets, WORKER, stop).run(
                 lambda: _say_serving(settings, workers, sockets)
             )

@@ -20,6 +20,7 @@ from proxy.cli.serve import warn_of_insecurity
 from proxy.errors import FirstviewError
 from proxy.settings import Settings, load
 from proxy.storage import keys
+from proxy.supervisor.supervisor import MARGIN
 from proxy.telemetry.log import written_aside
 
 log = structlog.get_logger()
@@ -42,6 +43,7 @@ async def _work(settings: Settings, stop: Stop) -> int | None:
     """Return the exit code, or None if it is to begin afresh."""
     reload, app = asyncio.Event(), App(settings)
     signals.heed(signal.SIGHUP, reload.set)
+    stop.end_within(settings.drain_timeout + MARGIN)
     async with stop.insisting(app.leaving.hurry), app.working():
         log.info(
             "working",

@@ -40,6 +40,8 @@ from proxy.storage.open_files import OpenFile, OpenFiles
 from proxy.telemetry.metrics import Metrics
 
 _DISTRUSTED = 1024
+_FOR_NOTES = 1.0
+"""Seconds."""
 
 
 class Ownership:
@@ -67,6 +69,7 @@ class Ownership:
         """
         self._bucket = bucket
         self._spool_dir = spool_dir
+        self._clock = clock
         self._commits = commits(settings, bucket, clock, metrics)
         self._ledger = Ledger(rows, clock, metrics)
         self._shelf = Shelf(disk, files, executor, behind or executor, keeps=keeps_copies)
@@ -217,9 +220,14 @@ class Ownership:
             await asyncio.gather(aftermath, return_exceptions=True)
 
     async def close(self, timeout: float) -> None:
-        """Let uploads and notes finish for a while; kept clips stay on disk for the next start."""
+        """Let uploads and notes finish for `timeout` seconds; kept clips stay on disk.
+
+        Notes get a second if uploads have taken all of that: the catalog may well be there.
+        """
+        began = self._clock.monotonic()
         await self.storing.close(timeout)
-        await self._ledger.close(timeout)
+        left = timeout - (self._clock.monotonic() - began)
+        await self._ledger.close(max(min(timeout, _FOR_NOTES), left))
         await self._commits.close([kept.upload for kept in self._kept.values() if kept.upload])
         for kept in self._kept.values():
             kept.file.release()

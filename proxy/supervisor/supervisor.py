@@ -25,8 +25,8 @@ from proxy.supervisor.sockets import Sockets
 from proxy.supervisor.worker import PULSES, Worker, how_it_ended
 from proxy.telemetry.metrics import Metrics
 
-_MARGIN: Final = 20.0
-"""Seconds beyond the drain timeout after which a worker that is to stop is killed."""
+MARGIN: Final = 20.0
+"""Seconds beyond the drain timeout after which a process that is to stop is ended by force."""
 
 log = structlog.get_logger()
 
@@ -77,7 +77,7 @@ class Supervisor:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
-            await self._crew.dismiss(self._drain_timeout + _MARGIN)
+            await self._crew.dismiss(self._drain_timeout + MARGIN)
 
     async def _announce(self, delay: Callable[[float], Awaitable[None]]) -> None:
         """Let everybody notice. All still serve, and whoever dies meanwhile is replaced."""

@@ -232,6 +232,24 @@ async def test_a_clip_is_near_before_it_is_stored_and_after(stage: Stage) -> Non
         assert (stage.disk.used, stage.rows.marked, stage.spooled()) == (len(DATA) + FACTS, 1, [])
 
 
+async def test_uploads_and_notes_share_the_time_of_a_stop(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[float] = []
+
+    async def close(timeout: float) -> None:
+        given.append(timeout)
+
+    stage.bucket.gate.clear()
+    async with stage.running() as owner:
+        await stage.take(owner)
+        monkeypatch.setattr(owner._ledger, "close", close)
+        monkeypatch.setattr("proxy.delivery.own._FOR_NOTES", 0.01)
+        await owner.close(0.2)
+        assert given[0] == 0.01  # not another 0.2
+        stage.bucket.gate.set()
+
+
 async def test_what_an_outage_interrupts_is_committed_by_the_same_upload(stage: Stage) -> None:
     stage.bucket.failures = [BucketUnavailable(), BucketUnavailable()]
     async with stage.running() as owner:

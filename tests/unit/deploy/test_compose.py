@@ -113,7 +113,7 @@ def test_viewers_have_the_time_that_they_are_promised_before_anything_is_killed(
     fields = Settings.model_fields
     wanted = seconds(fields["drain_delay"].default) + seconds(fields["drain_timeout"].default)
     grace = seconds(SERVICES["firstview"]["stop_grace_period"])
-    assert grace > wanted + supervisor._MARGIN
+    assert grace > wanted + supervisor.MARGIN
     tunnel = SERVICES["cloudflared"]
     assert seconds(tunnel["stop_grace_period"]) > seconds(
         tunnel["environment"]["TUNNEL_GRACE_PERIOD"]

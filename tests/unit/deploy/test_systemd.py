@@ -110,7 +110,7 @@ def test_it_comes_back_whatever_happens_but_for_a_mistake_in_the_settings() -> N
 def test_viewers_have_the_time_that_they_are_promised_before_anything_is_killed() -> None:
     fields = Settings.model_fields
     wanted = seconds(fields["drain_delay"].default) + seconds(fields["drain_timeout"].default)
-    assert seconds(SERVICE["TimeoutStopSec"]) > wanted + supervisor._MARGIN
+    assert seconds(SERVICE["TimeoutStopSec"]) > wanted + supervisor.MARGIN
     assert SERVICE["KillMode"] == "mixed"
 
 
