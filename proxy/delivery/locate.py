@@ -9,7 +9,6 @@ fill or a send works.
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,7 +21,7 @@ from proxy.delivery.flights import Flight, Flights
 from proxy.delivery.forgetting import Forgetting
 from proxy.delivery.near import Near
 from proxy.delivery.remembered import Remembered
-from proxy.delivery.view import View, Wanted, discard
+from proxy.delivery.view import View, Wanted
 from proxy.delivery.whereabouts import PATIENCE, Found, Whereabouts
 from proxy.errors import FirstviewError, LinkRefused, ObjectMissing
 from proxy.records import ClipFacts, Generation, Status
@@ -104,17 +103,25 @@ class Locator:
         clip. Raises LinkRefused, ClipError, SourceError, BucketError, CatalogError, Overloaded.
         """
         self._forgetting.heed()
-        flight, row = await self._flight(request_id)
-        if flight is not None:
+        since = self._rows.changes
+        (flight, row), joined = await self._flight(request_id), True
+        found = Found(row, None, None)
+        if flight is None:
+            found = await self._look_and_resolve(request_id, admitted=admitted)
+            file = found.file or self._whereabouts.arrived(request_id)
+            if file is not None:
+                return self._view(file, found.row, admitted=admitted)
+            flight, joined = self._join_or_start(request_id, found, wanted)
+        else:
             self._check(request_id, row, flight.facts, admitted=admitted)
-            found = Found(row, None, None)
-            return await self._ride(flight, found, wanted, admitted=admitted, joined=True)
-        found = await self._look_and_resolve(request_id, admitted=admitted)
-        file = found.file or self._whereabouts.arrived(request_id)
-        if file is not None:
-            return self._view(file, found.row, admitted=admitted)
-        flight, joined = self._join_or_start(request_id, found, wanted)
-        return await self._ride(flight, found, wanted, admitted=admitted, joined=joined)
+        view = await self._ride(flight, found, wanted, joined=joined)
+        try:
+            row = await self._row_by_now(request_id, found.row, since)
+            view.gated = self._check(request_id, row, view.facts, admitted=admitted)
+        except BaseException:
+            view.release()
+            raise
+        return view
 
     def _join_or_start(
         self, request_id: str, found: Found, wanted: Wanted | None
@@ -128,21 +135,21 @@ class Locator:
         return self._flights.join_or_start(request_id, sources, self._fills.run, by_range=by_range)
 
     async def _ride(
-        self, flight: Flight, found: Found, wanted: Wanted | None, *, admitted: bool, joined: bool
+        self, flight: Flight, found: Found, wanted: Wanted | None, *, joined: bool
     ) -> View:
-        """One viewer's view of a clip on its way in, as soon as a reply can begin."""
+        """One viewer's view of a clip on its way in, as soon as a reply can begin.
+
+        Whether it is gated is not said yet.
+        """
         flight.hold()
         flight.account.joins += joined
-        with contextlib.ExitStack() as unused:
-            unused.callback(flight.drop)
-            try:
-                facts, early = await board(flight, wanted, self._settings.seek_ahead, joined=joined)
-            except ObjectMissing as error:
+        try:
+            facts, early = await board(flight, wanted, self._settings.seek_ahead, joined=joined)
+        except BaseException as error:
+            flight.drop()
+            if isinstance(error, ObjectMissing):
                 raise self._candidates.missing(found.row, found.outage) from error
-            if early is not None:
-                unused.callback(discard, early)
-            gated = self._check(flight.request_id, found.row, facts, admitted=admitted)
-            unused.pop_all()
+            raise
         joined = joined or flight.followed
         return View(
             facts=facts,
@@ -150,8 +157,20 @@ class Locator:
             flight=flight,
             early=early,
             collapsed=joined,
-            gated=gated,
         )
+
+    async def _row_by_now(
+        self, request_id: str, row: Generation | None, since: int
+    ) -> Generation | None:
+        """The row that decides who may see a reply that begins now, not when it was asked for.
+
+        Whoever has waited for a source may have been overtaken by a change; `since` counts those
+        that there were before.
+        """
+        if since == self._rows.changes:
+            return row
+        present, _ = await self._rows.ask(request_id, PATIENCE)
+        return present or row
 
     async def _flight(self, request_id: str) -> tuple[Flight | None, Generation | None]:
         """The clip's flight, unless the catalog means another clip by now, and the clip's row.
@@ -160,11 +179,11 @@ class Locator:
         process that knows nothing of this flight.
         """
         flight = self._flights.get(request_id)
-        began = None if flight is None else flight.sources[0].row
-        if began is None:
-            return flight, None
+        if flight is None:
+            return None, None
+        began = flight.sources[0].row  # None: nobody knew the id then, or could be asked
         row, _ = await self._rows.ask(request_id, PATIENCE)
-        if row is not None and not changes.same_source(began, row):
+        if began is not None and row is not None and not changes.same_source(began, row):
             await self._forgetting.forget(request_id)
         return self._flights.get(request_id), row or began
 
@@ -197,6 +216,7 @@ class Locator:
         known = await self.known(request_id, admitted=admitted)
         if known is not None:
             return known
+        since = self._rows.changes
         row, outage = await self._whereabouts.row(request_id)
         self._check(request_id, row, admitted=admitted)
         if row is not None and await self._resolved(row):
@@ -208,6 +228,7 @@ class Locator:
             except FirstviewError as error:
                 errors.append(error)
                 continue
+            row = await self._row_by_now(request_id, row, since)
             gated = self._check(request_id, row, facts, admitted=admitted)
             return Known(facts, source.tier, hit=False, gated=gated)
         telling = most_telling(errors)

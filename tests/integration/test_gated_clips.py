@@ -13,11 +13,14 @@ from proxy.delivery import identity
 from proxy.errors import CatalogUnavailable
 from proxy.records import BodyHead, Generation, Status
 from proxy.storage import keys
+from proxy.upstream.fetch import Upstream
+from tests.fakes.bucket import Fault, FaultyBucket
 from tests.fakes.fal import Behaviour, FakeFal, make_clip
 from tests.fixtures.links import GATED, KEYS, PRIVATE, expired, signed
 from tests.fixtures.looking import not_at_hand, path_of
-from tests.fixtures.origin import ADMIN_TOKEN, MakeOrigin, Origin, running_origin
+from tests.fixtures.origin import ADMIN_TOKEN, MakeOrigin, Origin, running_origin, wait_for
 from tests.fixtures.raw import RawReply, raw_client
+from tests.fixtures.truth import Truth
 from tests.integration.test_hits import elsewhere
 
 __all__ = ["elsewhere"]
@@ -190,6 +193,69 @@ async def test_a_generation_is_gated_and_opened_at_once(
     elsewhere.clear()
     await ask(origin, signed("clip"))
     assert elsewhere == []
+
+
+async def test_who_waits_while_a_clip_is_gated_is_refused(make_origin: MakeOrigin) -> None:
+    origin = await make_origin(**KEYS)
+    arrives = asyncio.Event()
+    await origin.clip("clip", DATA, Behaviour(stall_at=0, stall_until=arrives))
+    viewers = [
+        asyncio.create_task(ask(origin, path, Range="bytes=0-9"))
+        for path in (path_of("clip"), signed("clip"))
+    ]
+
+    async def wait_for_it() -> bool:
+        flight = origin.app.flights.get("clip")
+        return flight is not None and flight.account.joins == 1
+
+    await wait_for(wait_for_it)
+    await register(origin, "clip", gated=True)
+    arrives.set()
+    assert [caching(await viewer) for viewer in viewers] == [(403, "no-store"), (206, PRIVATE)]
+
+
+async def test_who_asks_what_a_clip_is_while_it_is_gated_is_refused(
+    make_origin: MakeOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    origin = await make_origin(**KEYS)
+    await origin.clip("clip", DATA)
+    arrives, head_info = asyncio.Event(), Upstream.head_info
+    asked: list[str] = []
+
+    async def late(upstream: Upstream, url: str) -> BodyHead:
+        asked.append(url)
+        await arrives.wait()
+        return await head_info(upstream, url)
+
+    monkeypatch.setattr(Upstream, "head_info", late)
+    viewer = asyncio.create_task(ask(origin, path_of("clip"), "HEAD"))
+
+    async def is_asked() -> bool:
+        return bool(asked)
+
+    await wait_for(is_asked)
+    await register(origin, "clip", gated=True)
+    arrives.set()
+    assert caching(await viewer) == (403, "no-store")
+
+
+async def test_a_clip_that_nobody_knew_is_gated_while_it_comes_in(
+    make_origin: MakeOrigin, faulty_bucket: FaultyBucket, truth: Truth
+) -> None:
+    data = make_clip(300_000, 31)
+    truth.put("clip", data)
+    faulty_bucket.faults.append(Fault(operation="GetObject", stall_reply_at=200_000))
+    origin = await make_origin(bucket_url=truth.url, **KEYS)
+    async with raw_client(origin.app.public_port) as first:
+        await first.ask(path_of("clip"))
+        assert "public" in (await first.head()).fields["cache-control"]
+        await register(origin, "clip", gated=True, model="fal-ai/wan/v2.7")
+        for method in ("GET", "HEAD"):
+            refused = await ask(origin, path_of("clip"), method, Range="bytes=0-9")
+            assert caching(refused) == (403, "no-store")
+        joined = await ask(origin, signed("clip"), Range="bytes=0-9")
+        assert caching(joined) == (206, PRIVATE)
+        assert "collapsed" in joined.head.fields["cache-status"]
 
 
 async def test_a_public_clip_is_shown_whatever_the_link(make_origin: MakeOrigin) -> None:
