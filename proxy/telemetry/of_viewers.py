@@ -25,6 +25,7 @@ _SHED: Final = (
 _WHOLE: Final = ("200", "206", "304")
 _BROKEN: Final = (
     *values.OF_VIEWERS,
+    values.STOPPED,
     *values.slugs(errors.SourceError, errors.BucketError),
     errors.DiskExhausted.slug,
     values.RESTING,
@@ -60,7 +61,7 @@ class OfViewers:
             {"reason": _BROKEN, "tier": (*values.TIERS, values.NONE)},
             series=[
                 *((reason, tier) for reason in _BROKEN for tier in values.TIERS),
-                (errors.ViewerLeft.slug, values.NONE),
+                *((reason, values.NONE) for reason in (*values.OF_VIEWERS, values.STOPPED)),
             ],
         )
         self.first_byte = registry.timings(

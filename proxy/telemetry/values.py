@@ -45,6 +45,8 @@ RESTING: Final = "source-resting"
 OF_SOURCES: Final = (*slugs(errors.SourceError), RESTING, errors.Overloaded.slug, INTERNAL)
 OF_BUCKETS: Final = (*slugs(errors.BucketError), errors.CorruptClip.slug, INTERNAL)
 OF_CATALOGS: Final = slugs(errors.CatalogError)
+STOPPED: Final = "stopped"
+"""How a reply ended that this process cut off, because it had to stop itself."""
 OF_VIEWERS: Final = tuple(error.slug for error in (errors.ViewerLeft, errors.ViewerStalled))
 
 STATUSES: Final = tuple(

@@ -42,6 +42,7 @@ class Breakages:
             "reply reset",
             exchange=exchange,
             path=without_token(path)[:200],
+            request_id=request_id,
             tier=tier,
             error=error.slug,
             detail=error.detail,

@@ -6,6 +6,7 @@ Belongs here: what holds for all connections together. Must not know: what is sa
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 
 from proxy.settings import Settings
@@ -31,6 +32,7 @@ class Listener:
         """Whether each connection asks who is at its other end."""
         self.closing = False
         """Whether connections end with the reply that is on its way."""
+        self._cuts_from = math.inf
         self._connections: set[Connection] = set()
         self._machines = Machines(handler, settings, metrics)
 
@@ -65,6 +67,11 @@ class Listener:
         self.hits = None
 
     @property
+    def cuts(self) -> bool:
+        """Whether replies that are still on their way are cut off, their viewers being there."""
+        return time.monotonic() >= self._cuts_from
+
+    @property
     def unheard(self) -> int:
         """Open connections that have not said anything yet."""
         return sum(not connection.has_asked for connection in self._connections)
@@ -76,6 +83,7 @@ class Listener:
 
     def abort(self) -> None:
         """End all connections now; replies that are on their way must not look whole."""
+        self._cuts_from = -math.inf
         for connection in list(self._connections):
             if connection.is_busy:
                 connection.reset()
@@ -85,6 +93,7 @@ class Listener:
     async def shutdown(self, timeout: float) -> None:
         """End idle connections now and the others after their reply, all within `timeout` s."""
         ends = time.monotonic() + timeout
+        self._cuts_from = min(self._cuts_from, ends)
         self.closing = True
         self.announce()
         for connection in list(self._connections):

@@ -25,6 +25,7 @@ from proxy.errors import BadRequest, FirstviewError, HeaderTooLarge
 from proxy.security.links import without_token
 from proxy.settings import Settings
 from proxy.telemetry.metrics import Metrics
+from proxy.telemetry.values import NONE
 from proxy.web.connection import Connection
 from proxy.web.problems import render
 
@@ -190,28 +191,35 @@ class Machine(RequestHandler):
         if self._request_in_progress:
             self.connection.reset()
             return
+        self._tell(error, error.detail)
+        self._machines.metrics.replies(error.status, NONE).value += 1
         self.connection.refuse(error)
         self.force_close()
+
+    def _tell(self, error: FirstviewError, detail: str) -> None:
+        """Log what was refused before it was a request, with what a request's line would say."""
+        event = "not http" if isinstance(error, BadRequest) else "header too large"
+        client = self.connection.peer or "-"
+        log.info(event, client=client, status=error.status, error=error.slug, detail=detail)
 
     # -- what aiohttp could not parse ---
 
     def handle_error(
         self,
-        request: BaseRequest,
+        request: BaseRequest,  # noqa: ARG002 - aiohttp gives it
         status: int = 500,
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
         """Answer what is no HTTP as a problem document; one line in the log, without a trace."""
         if status == 400:  # noqa: PLR2004
-            log.info(
-                "not http", peer=request.remote, error=without_token(str(message or exc))[:200]
-            )
             error = _name_refusal(exc, message)
+            self._tell(error, without_token(str(message or exc))[:200])
         else:
             log.error("handler failed", exc_info=exc)
             error = FirstviewError()
         problem = render(error, request_id="-")
+        self._machines.metrics.replies(problem.status, NONE).value += 1
         reply = web.Response(status=problem.status, body=problem.body)
         reply.headers.update(problem.fields)
         reply.force_close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable
 
 from aiohttp.web_request import BaseRequest
 
@@ -23,7 +24,7 @@ from proxy.errors import (
 )
 from proxy.records import REQUEST_ID
 from proxy.telemetry.metrics import Metrics
-from proxy.telemetry.values import NONE
+from proxy.telemetry.values import NONE, STOPPED, TIERS
 from proxy.web import headers
 from proxy.web.access import Access
 from proxy.web.connection import Connection
@@ -65,6 +66,8 @@ class Public:
         self._metrics = metrics
         self._access = access
         self._preflight = headers.preflight_fields(videos.policy)
+        self.cuts: Callable[[], bool] = lambda: False
+        """Whether replies end because this process does; told by who has the connections."""
 
     async def __call__(self, request: BaseRequest, connection: Connection) -> Sent:
         """Answer one request; an error before the first byte becomes a problem document."""
@@ -78,12 +81,12 @@ class Public:
         try:
             return await self._route(exchange)
         except (ViewerLeft, ViewerStalled, ConnectionError) as error:
-            exchange.ended = error.slug if isinstance(error, ViewerStalled) else ViewerLeft.slug
+            stalled = isinstance(error, ViewerStalled)
+            self._broke_off(exchange, ViewerStalled.slug if stalled else ViewerLeft.slug)
             exchange.connection.reset()
             return Sent(keep_alive=False)
         except asyncio.CancelledError:
-            exchange.ended = exchange.ended or ViewerLeft.slug
-            self._metrics.aborted.labels(ViewerLeft.slug, NONE).inc()
+            self._broke_off(exchange, STOPPED if self.cuts() else ViewerLeft.slug)
             raise
         except Exception as error:  # noqa: BLE001 - the gate: whatever it is, the viewer is told
             return await self._refuse(exchange, error)
@@ -135,5 +138,12 @@ class Public:
         try:
             return await exchange.send_problem(error, self._videos.policy.cors_origin)
         except (FirstviewError, ConnectionError):
-            exchange.ended = ViewerLeft.slug
+            self._broke_off(exchange, ViewerLeft.slug)
             return Sent(keep_alive=False)
+
+    def _broke_off(self, exchange: Exchange, reason: str) -> None:
+        """A reply did not reach its end; counted once, whoever notices first."""
+        if exchange.ended is None:
+            exchange.ended = reason
+            tier = exchange.tier if exchange.tier in TIERS else NONE
+            self._metrics.aborted.labels(reason, tier or NONE).inc()

@@ -193,10 +193,52 @@ async def test_a_reply_that_is_cut_off_says_how_it_ended(
     # The warning that tells of the cause has the same name of the exchange.
     resets = [each for each in logs if each["event"] == "reply reset"]
     assert [each["exchange"] for each in resets] == (["mine"] if how == "stalls" else [])
+    assert all(each["request_id"] == "clip" for each in resets)
 
 
 def _is_mine(entry: EventDict) -> bool:
     return entry.get("exchange") == "mine"
+
+
+def broken(app: App, reason: str) -> dict[str, float]:
+    """Replies that broke off, by their tier."""
+    [family] = [one for one in app.metrics.registry.collect() if one.name.endswith("s_aborted")]
+    return {
+        sample.labels["tier"]: sample.value
+        for sample in family.samples
+        if sample.labels["reason"] == reason and sample.value
+    }
+
+
+@pytest.mark.parametrize("how", ["in time", "at once"])
+async def test_a_viewer_who_is_cut_off_by_a_stop_is_not_said_to_have_left(
+    tmp_path: Path, fal: FakeFal, logs: list[EventDict], how: str
+) -> None:
+    app = App(settings_for(tmp_path / "data", drain_timeout="100ms"))
+    async with contextlib.AsyncExitStack() as viewers:
+        async with app.running():
+            origin = Origin(app, fal, None)  # type: ignore[arg-type]
+            await origin.clip("clip", DATA, Behaviour(stall_at=50_000))
+            viewer = await viewers.enter_async_context(raw_client(app.public_port))
+            await viewer.ask(path_of("clip"), FIELDS)
+            await viewer.head()
+            if how == "at once":
+                app.leaving.hurry()
+        entry = await line(logs)
+    assert (entry["ended"], entry["tier"]) == ("stopped", "upstream")
+    assert broken(app, "stopped") == {"upstream": 1}
+    assert broken(app, "viewer-left") == {}
+
+
+async def test_a_viewer_who_leaves_while_nothing_comes_is_counted_with_his_tier(
+    origin: Origin, logs: list[EventDict]
+) -> None:
+    await origin.clip("clip", DATA, Behaviour(stall_at=50_000))
+    async with raw_client(origin.app.public_port) as viewer:
+        await viewer.ask(path_of("clip"), FIELDS)
+        await viewer.head()
+    assert (await line(logs))["ended"] == "viewer-left"
+    assert broken(origin.app, "viewer-left") == {"upstream": 1}
 
 
 async def test_a_slow_viewer_of_a_hit_is_told_of_at_the_end(

@@ -191,7 +191,10 @@ async def test_what_is_no_http_is_400_and_logged_once(origin: Origin, junk: byte
             await viewer.read(1)
             assert viewer.end != "open"
     check_problem(reply, 400, "bad-request")
-    assert [entry["event"] for entry in logs] == ["not http"]
+    [line] = logs
+    assert line["event"] == "not http"
+    assert (line["client"], line["status"], line["error"]) == ("127.0.0.1", 400, "bad-request")
+    assert metric(origin, "firstview_requests_total", status="400", tier="none") == 1
 
 
 @pytest.mark.parametrize(
@@ -211,6 +214,7 @@ async def test_a_header_that_is_too_large_is_431(origin: Origin, header: dict[st
     size = sum(len(name) + len(value) + 4 for name, value in header.items())
     if size > 128 * 1024 or len(header) == 1:
         check_problem(reply, 431, "header-too-large")
+        assert metric(origin, "firstview_requests_total", status="431", tier="none") == 1
     else:
         assert (reply.status, reply.body) == (200, DATA)
 

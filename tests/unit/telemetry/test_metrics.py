@@ -96,7 +96,7 @@ def test_values_are_those_of_whoever_counts() -> None:
     ],
 )
 def test_errors_go_by_their_names(name: str, label: str) -> None:
-    own = {"ok", "cancelled", "no-room", "ignored", "no_place"}
+    own = {"ok", "cancelled", "no-room", "ignored", "no_place", "stopped"}
     assert set(described(name).labels[label]) - own <= every_error()
 
 
