@@ -74,6 +74,7 @@ async def test_no_secret_is_ever_logged(tmp_path: Path, fal: FakeFal, monkeypatc
             await server.process.wait()
         lines = list(server.log)
     said = "\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
+    assert "/files/" not in said  # a source's address is enough to have its clip
     events = {line["event"] for line in lines}
     assert {"request", "fill", "not http", "kept on disk, will try again"} <= events
     for name, secret in SECRETS.items():
