@@ -19,6 +19,7 @@ pytest_plugins = [
     "tests.fixtures.fal",
     "tests.fixtures.bucket",
     "tests.fixtures.catalog",
+    "tests.fixtures.gate",
     "tests.fixtures.origin",
     "tests.fixtures.company",
     "tests.fixtures.swept",

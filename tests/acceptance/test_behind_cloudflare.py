@@ -36,7 +36,7 @@ async def test_a_clip_is_fetched_once_whatever_its_query(make_origin: MakeOrigin
     assert [one.cache for one in seen] == ["MISS", "HIT", "HIT", "HIT"]
     assert all(one.body == DATA for one in seen)
     assert edge.asked == [CLIP]
-    edge.now += YEAR
+    edge.ahead += YEAR
     assert (await edge.get(CLIP)).cache == "MISS"
     assert origin.gets("clip") == 1
 

@@ -12,23 +12,13 @@ import pytest
 
 from tests.fakes.fal import Behaviour, make_clip
 from tests.fixtures.clients import MIB, THROTTLED, WITHOUT_RANGES
+from tests.fixtures.nginx import nginx
 from tests.fixtures.origin import MakeOrigin, Origin, wait_for
-from tests.fixtures.programs import require_program
-from tests.fixtures.servers import free_port
 
 pytestmark = pytest.mark.needs("nginx")
 
 SIZE = 3 * MIB - 777
-CONFIGURATION = """
-daemon off;
-master_process off;
-pid {folder}/nginx.pid;
-error_log {folder}/error.log info;
-events {{ worker_connections 256; }}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/t1; proxy_temp_path {folder}/t2; fastcgi_temp_path {folder}/t3;
-    uwsgi_temp_path {folder}/t4; scgi_temp_path {folder}/t5;
+CACHING = """
     proxy_cache_path {folder}/cache keys_zone=clips:1m max_size=100m;
     upstream firstview {{ server 127.0.0.1:{origin} max_fails=0; keepalive 8; }}
     server {{
@@ -50,50 +40,31 @@ http {{
             proxy_pass http://firstview/videos/;
         }}
     }}
-}}
 """
 
 
 class Edge:
     """An nginx that caches in front of one firstview, and a client of it."""
 
-    def __init__(self, port: int, client: aiohttp.ClientSession) -> None:
-        self.port = port
+    def __init__(self, address: str, client: aiohttp.ClientSession) -> None:
+        self._address = address
         self._client = client
 
     async def get(self, path: str, **fields: str) -> tuple[int, bytes, str | None]:
         """Status, body and what nginx's cache did; raises ClientPayloadError for half a body."""
-        url = f"http://127.0.0.1:{self.port}{path}"
+        url = f"{self._address}{path}"
         async with asyncio.timeout(20), self._client.get(url, headers=fields) as reply:
             return reply.status, await reply.read(), reply.headers.get("X-Edge")
-
-    async def is_up(self) -> bool:
-        with contextlib.suppress(aiohttp.ClientError):
-            return (await self.get("/healthz"))[0] == 200
-        return False
 
 
 @contextlib.asynccontextmanager
 async def edge_of(origin: Origin, folder: Path) -> AsyncIterator[Edge]:
-    """Run nginx with an empty cache; it is ended by its own process id."""
-    port = free_port()
-    file = folder / "nginx.conf"
-    file.write_text(CONFIGURATION.format(folder=folder, origin=origin.app.public_port, port=port))
-    process = await asyncio.create_subprocess_exec(
-        require_program("nginx"),
-        *("-p", folder, "-c", file, "-e", folder / "error.log"),
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    try:
-        async with aiohttp.ClientSession(auto_decompress=False) as client:
-            edge = Edge(port, client)
-            await wait_for(edge.is_up)
-            yield edge
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
+    """Run nginx with an empty cache."""
+    async with (
+        nginx(folder, CACHING, {"origin": origin.app.public_port}) as address,
+        aiohttp.ClientSession(auto_decompress=False) as client,
+    ):
+        yield Edge(address, client)
 
 
 @pytest.mark.parametrize("source", [THROTTLED, WITHOUT_RANGES], ids=["throttled", "without-ranges"])

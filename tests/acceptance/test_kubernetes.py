@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import sys
-from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import aiohttp
@@ -16,25 +15,15 @@ from proxy.errors import RouteNotFound
 from tests.fakes.fal import Behaviour, FakeFal, make_clip
 from tests.fixtures.fleet import Member, fleet
 from tests.fixtures.manifests import ALL, Pod, rendered
+from tests.fixtures.nginx import nginx
 from tests.fixtures.origin import ADMIN_TOKEN, MakeOrigin, Origin, wait_for
-from tests.fixtures.programs import require_program
-from tests.fixtures.servers import free_port
 
 pytestmark = pytest.mark.needs("kubectl")
 
 PROGRAM = Path(sys.executable).with_name("firstview")
 SIZE = 200_000
 CLIPS = 16
-CONFIGURATION = """
-daemon off;
-master_process off;
-pid {folder}/nginx.pid;
-error_log {folder}/error.log info;
-events {{ worker_connections 256; }}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/t1; proxy_temp_path {folder}/t2; fastcgi_temp_path {folder}/t3;
-    uwsgi_temp_path {folder}/t4; scgi_temp_path {folder}/t5;
+INGRESS = """
     upstream replicas {{
         {lb-method};
         server 127.0.0.1:{one};
@@ -55,53 +44,24 @@ http {{
             proxy_send_timeout {proxy-send-timeout};
         }}
     }}
-}}
 """
 """What F5's controller makes of the annotations, as far as they say anything."""
 
 
-@contextlib.asynccontextmanager
-async def edge_of(folder: Path, one: Origin, other: Origin) -> AsyncIterator[str]:
+def edge_of(folder: Path, one: Origin, other: Origin) -> AbstractAsyncContextManager[str]:
     """Run nginx as the Ingress says, in front of two replicas; its address."""
     [manifest] = rendered("r2").of("Ingress")
     said = {
         name.removeprefix("nginx.org/"): value
         for name, value in manifest["metadata"]["annotations"].items()
     }
-    port, file = free_port(), folder / "nginx.conf"
-    file.write_text(
-        CONFIGURATION.format_map(
-            {
-                **said,
-                "buffering": {"true": "on", "false": "off"}[said["proxy-buffering"]],
-                "folder": folder,
-                "port": port,
-                "one": one.app.public_port,
-                "other": other.app.public_port,
-            }
-        )
-    )
-    process = await asyncio.create_subprocess_exec(
-        require_program("nginx"),
-        *("-p", folder, "-c", file, "-e", folder / "error.log"),
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-
-    async def is_up() -> bool:
-        assert process.returncode is None, (folder / "error.log").read_text()
-        with contextlib.suppress(aiohttp.ClientError):
-            async with one.client.get(f"http://127.0.0.1:{port}/healthz") as reply:
-                return reply.status == 200
-        return False
-
-    try:
-        await wait_for(is_up)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
+    values = {
+        **said,
+        "buffering": {"true": "on", "false": "off"}[said["proxy-buffering"]],
+        "one": one.app.public_port,
+        "other": other.app.public_port,
+    }
+    return nginx(folder, INGRESS, values)
 
 
 @pytest.mark.needs("nginx")

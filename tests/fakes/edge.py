@@ -43,15 +43,23 @@ class _Kept:
 
 
 class Edge:
-    """One data centre. `asked` are the requests that went to the origin; `now` is Unix time."""
+    """One data centre. `asked` are the requests that went to the origin.
+
+    Its clock goes, so that a link that has ended has ended here too; `ahead` sets it forward.
+    """
 
     def __init__(self, plan: Plan, client: aiohttp.ClientSession, port: int) -> None:
         self.asked: list[str] = []
-        self.now = time.time()
+        self.ahead = 0.0
         self._plan = plan
         self._client = client
         self._port = port
         self._kept: dict[str, _Kept] = {}
+
+    @property
+    def now(self) -> float:
+        """Unix time."""
+        return time.time() + self.ahead
 
     async def get(self, uri: str, **fields: str) -> Seen:
         """Answer a visitor's GET."""

@@ -5,21 +5,16 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import aiohttp
-import pytest_asyncio
-from blockbuster import BlockBuster
 
 from proxy.app import App
 from tests.fakes.bucket import Fault, FaultyBucket
 from tests.fakes.fal import FakeFal, make_clip
-from tests.fixtures.catalog import let_asyncpg_read_its_files
-from tests.fixtures.gate import Gate
+from tests.fixtures.gate import Gate, through
 from tests.fixtures.origin import MakeOrigin, Origin, running_origin, settings_for, wait_for
 from tests.fixtures.raw import raw_client
 from tests.fixtures.truth import Truth
@@ -61,14 +56,6 @@ async def test_a_process_that_is_well_says_so_as_text_and_as_json(origin: Origin
         assert [f"{part}: ok" for part in found["parts"]] == lines[1:]
 
 
-@pytest_asyncio.fixture
-async def gate(postgres_url: str, _event_loop_guard: BlockBuster) -> AsyncIterator[Gate]:
-    """Before the database."""
-    let_asyncpg_read_its_files(_event_loop_guard)
-    async with Gate(urlsplit(postgres_url).port or 0) as gate:
-        yield gate
-
-
 async def test_what_all_replicas_have_in_common_makes_none_of_them_unready(
     tmp_path: Path,
     fal: FakeFal,
@@ -78,7 +65,7 @@ async def test_what_all_replicas_have_in_common_makes_none_of_them_unready(
     gate: Gate,
 ) -> None:
     settings = {
-        "database_url": postgres_url.replace(f":{urlsplit(postgres_url).port}/", f":{gate.port}/"),
+        "database_url": through(gate, postgres_url),
         "bucket_url": truth.url,
         "bucket_attempts": 1,
         "drain_timeout": "200ms",

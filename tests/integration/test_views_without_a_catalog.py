@@ -9,27 +9,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
-import pytest_asyncio
-from blockbuster import BlockBuster
 
 from tests.fakes.bucket import FaultyBucket
 from tests.fakes.fal import Behaviour, FakeFal, make_clip
-from tests.fixtures.catalog import let_asyncpg_read_its_files
-from tests.fixtures.gate import Gate
+from tests.fixtures.gate import Gate, through
 from tests.fixtures.origin import Origin, running_origin, wait_for
 from tests.fixtures.truth import Truth
 
 SIZE = 400_000
-
-
-@pytest_asyncio.fixture
-async def gate(postgres_url: str, _event_loop_guard: BlockBuster) -> AsyncIterator[Gate]:
-    let_asyncpg_read_its_files(_event_loop_guard)
-    async with Gate(urlsplit(postgres_url).port or 0) as gate:
-        yield gate
 
 
 @asynccontextmanager
@@ -39,10 +28,6 @@ async def origin_of(
     settings = {"bucket_url": truth.url, "database_url": url, "drain_timeout": "500ms", **changes}
     async with running_origin(tmp_path / "data", fal, **settings) as origin:
         yield origin
-
-
-def through(gate: Gate, postgres_url: str) -> str:
-    return postgres_url.replace(f":{urlsplit(postgres_url).port}/", f":{gate.port}/")
 
 
 async def close(gate: Gate, how: str) -> None:

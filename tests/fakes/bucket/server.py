@@ -25,6 +25,7 @@ from yarl import URL
 from tests.fakes.bucket.faults import Fault, find
 from tests.fakes.bucket.operations import operation_of
 from tests.fakes.bucket.rules import R2Rules, Refusal
+from tests.fixtures.servers import free_port
 
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "expect", "date", "server"}
 _ADDED_BY_AIOHTTP = ("Accept", "Accept-Encoding", "User-Agent", "Content-Type")
@@ -68,7 +69,7 @@ class FaultyBucket:
         """The most requests of each operation that were in progress together."""
         self._at_once: Counter[str] = Counter()
         self._backend = backend
-        self._port = 0
+        self._port = free_port()  # nobody is to have it while this one is down
         self._runner: web.ServerRunner | None = None
         self._session: aiohttp.ClientSession | None = None
         self._released = asyncio.Event()
@@ -109,7 +110,6 @@ class FaultyBucket:
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self._port)
         await site.start()
-        self._port = self._runner.addresses[0][1]
 
     async def down(self) -> None:
         """Close the listening socket and every connection: refused from here on."""
