@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -111,12 +112,15 @@ async def test_a_browser_plays_a_cold_clip_seeks_far_ahead_and_plays_on(
     origin = await make_origin(seek_ahead="128KiB")
     clip = real_clips.get(10, moov_at_end=at_end, kbps=2000)
     data = clip.read_bytes()
-    # Twice as fast as the clip plays, yet far from done when it begins to.
-    path = await origin.clip("played", data, Behaviour(rate=512 * KIB))
+    rest = asyncio.Event()
+    # Twice as fast as the clip plays, and half of it not before it is seen to play.
+    how = Behaviour(rate=512 * KIB, stall_at=len(data) // 2, stall_until=rest)
+    path = await origin.clip("played", data, how)
     async with browsing() as page:
         assert await page.evaluate(_PLAY_UNTIL, [origin.url("played"), 0.4]) >= 0.4
         [filling] = [get for get in origin.fal.gets(path) if get.range is None]
         assert filling.sent < len(data), "it plays before the source has sent everything"
+        rest.set()
         assert await page.evaluate(_PIXELS) > 16
         to = await page.evaluate(_SEEK, 0.9)
         assert await page.evaluate(_PLAY_UNTIL, [None, to + 0.4]) >= to + 0.4

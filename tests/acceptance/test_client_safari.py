@@ -95,7 +95,7 @@ async def test_what_an_aborted_player_left_behind_is_closed_at_the_source(
         beside = [get for get in origin.fal.gets(path) if get.range is not None]
         return len(beside) == 3 and all(get.aborted for get in beside)
 
-    await wait_for(only_the_fill_is_left, timeout=5)
+    await wait_for(only_the_fill_is_left)
     [filling] = [get for get in origin.fal.gets(path) if get.range is None]
     assert not filling.aborted
     # The fill itself goes on; the test does not wait for the rest of it.

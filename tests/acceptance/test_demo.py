@@ -294,6 +294,7 @@ def page() -> Iterator[Page]:
         )
         page = browser.new_page()
         page.set_default_timeout(PATIENCE * 1000)
+        expect.set_options(timeout=PATIENCE * 1000)
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         yield page
@@ -337,9 +338,9 @@ def test_a_phone_shows_a_clip_come_in_by_webhook_before_anybody_looks_and_then_p
     with running(place, *FAST) as (demo, lines):
         page.goto(link(lines, "open"))
         row = page.locator("#clock-1")
-        expect(row.locator(".status")).to_have_text("pending", timeout=PATIENCE * 1000)
+        expect(row.locator(".status")).to_have_text("pending")
         expect(row.get_by_role("button")).to_be_disabled()
-        expect(row.locator(".status")).to_have_text("stored", timeout=PATIENCE * 1000)
+        expect(row.locator(".status")).to_have_text("stored")
         expect(row.locator(".way")).to_have_text("webhook")
         expect(row.locator(".bytes")).to_have_text("0.8 MB")
         row.scroll_into_view_if_needed()

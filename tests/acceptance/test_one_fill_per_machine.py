@@ -8,12 +8,15 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
+import pytest
 
 from tests.fakes.bucket import FaultyBucket
 from tests.fakes.fal import Behaviour, FakeFal, make_clip
 from tests.fixtures.origin import wait_for
 from tests.fixtures.serving import Serving, serving
 from tests.fixtures.truth import Truth
+
+pytestmark = pytest.mark.timeout(240)  # processes start one after the other
 
 MIB = 1024 * 1024
 VIEWERS = 1000

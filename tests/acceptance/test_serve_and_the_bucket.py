@@ -8,12 +8,16 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from proxy.storage import keys
 from tests.fakes.bucket import Fault, FaultyBucket
 from tests.fakes.fal import Behaviour, Clip, FakeFal, make_clip
 from tests.fixtures.origin import wait_for
 from tests.fixtures.serving import Serving, serving
 from tests.fixtures.truth import Truth
+
+pytestmark = pytest.mark.timeout(240)  # processes start one after the other
 
 MIB = 1024 * 1024
 LARGE = 11 * MIB
@@ -49,7 +53,7 @@ async def test_a_clip_whose_upload_is_killed_is_stored_by_the_next_start_without
     async with serving(tmp_path / "data", **settings) as server:
         await server.register("clip", fal.url("/clip.mp4"))
         assert await view(server, "clip") == data
-        await wait_for(lambda: asked(faulty_bucket, "CompleteMultipartUpload"))
+        await wait_for(lambda: asked(faulty_bucket, "CompleteMultipartUpload"), 30)
         await server.end(signal.SIGKILL)
     assert truth.uploads() == [keys.clip_key("clip")]
     assert truth.keys() == []
@@ -73,7 +77,7 @@ async def test_a_fill_that_is_killed_is_gone_on_with_and_leaves_nothing_half_don
     async with serving(tmp_path / "data", **settings) as server:
         await server.register("clip", fal.url("/clip.mp4"))
         viewer = asyncio.create_task(view(server, "clip"))
-        await wait_for(lambda: asked(faulty_bucket, "UploadPart"))
+        await wait_for(lambda: asked(faulty_bucket, "UploadPart"), 30)
         await server.end(signal.SIGKILL)
         [outcome] = await asyncio.gather(viewer, return_exceptions=True)
         assert isinstance(outcome, Exception)

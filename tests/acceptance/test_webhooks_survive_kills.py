@@ -74,7 +74,9 @@ async def storm(
     port = free_port()
     known = forecast(webhooks, f"http://127.0.0.1:{port}")
     signer, jwks_url = signed(fal)
-    company.cast(workers, fal_jwks_url=jwks_url, job_lease="5s", mirror_concurrency=HANDS)
+    # Who is not killed but has no turn for as long as its lease would lose it, and fetch in vain.
+    lease = "5s" if kills else "5m"
+    company.cast(workers, fal_jwks_url=jwks_url, job_lease=lease, mirror_concurrency=HANDS)
     sender = Sender(company.webhooks, signer, known.deliveries)
     killer = Killer(company, sender, kills, 1.0 if webhooks < 1000 else 6.0, random.Random(kills))
     await company.make_catalog()

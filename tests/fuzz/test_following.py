@@ -75,7 +75,7 @@ class Following(RuleBasedStateMachine):
         self.followers = Followers(Clock())
 
     def run(self, work: Coroutine[None, None, T]) -> T:
-        return self.loop.run_until_complete(asyncio.wait_for(work, 5))
+        return self.loop.run_until_complete(asyncio.wait_for(work, 30))
 
     @initialize()
     def begin(self) -> None:

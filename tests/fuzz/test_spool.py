@@ -66,7 +66,7 @@ class Spooling(RuleBasedStateMachine):
 
     def run(self, work: Coroutine[None, None, T]) -> T:
         """Run to the end, which has to come soon."""
-        return self.loop.run_until_complete(asyncio.wait_for(work, 5))
+        return self.loop.run_until_complete(asyncio.wait_for(work, 30))
 
     def settle(self) -> None:
         """Let everybody go as far as they can."""

@@ -171,7 +171,7 @@ async def test_what_is_refused_says_why(
 async def test_a_reply_that_is_cut_off_says_how_it_ended(
     make_origin: MakeOrigin, logs: list[EventDict], state: str, how: str
 ) -> None:
-    origin = await make_origin(send_stall_timeout="300ms")
+    origin = await make_origin(send_stall_timeout="300ms" if how == "stalls" else "60s")
     await (warm(origin, LARGE) if state == "warm" else origin.clip("clip", LARGE))
     async with raw_client(origin.app.public_port, buffer=16 * 1024) as viewer:
         await viewer.ask(path_of("clip"), FIELDS)

@@ -396,7 +396,7 @@ async def test_hits_go_on_while_the_catalog_is_away(
                 reply = await ask(origin, path_of(name))
             check_problem(reply, 503, "catalog-unavailable")
             assert "retry-after" in reply.head.fields
-            assert len([entry for entry in logs if entry["path"] == path_of(name)]) == 1
+            assert len([entry for entry in logs if entry.get("path") == path_of(name)]) == 1
     assert (await ask(origin, path_of("cold"))).body == DATA
 
 

@@ -40,8 +40,8 @@ CLIPS = 8
 """Different bodies of the clips that webhooks tell of."""
 SENDERS = 8
 PAUSE = 0.1
-QUICK = 2.0
-"""Seconds: no wait for a database, whose own limits are longer, but a busy machine."""
+QUICK = 4.0
+"""Seconds: no wait for a database, whose limits begin at five, but a busy machine."""
 IN_TIME = 9.0
 """Seconds: fal gives up after 15."""
 LINES_A_SECOND = 3.0

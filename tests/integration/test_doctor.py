@@ -329,7 +329,7 @@ async def test_what_a_killed_doctor_left_is_removed_by_the_next(
 
 async def test_r2s_peace_between_two_writes_is_kept(s3: S3Check, r2_bucket: FaultyBucket) -> None:
     assert r2_bucket.rules is not None
-    r2_bucket.rules._between = 0.05
+    r2_bucket.rules.between = 0.05
     settings = s3.settings.model_copy(update={"bucket_conditional_complete": False})
     found = await look(S3Check(settings, s3.bucket, Clock(), pause=0.06))
     assert set(wrong(found)) <= {"lifecycle", "clock"}

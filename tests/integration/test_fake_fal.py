@@ -1,7 +1,6 @@
 """The fake fal.media itself: what other tests believe of it."""
 
 import asyncio
-import contextlib
 import json
 import shutil
 import socket
@@ -16,6 +15,7 @@ import pytest
 
 from tests.fakes.clips import RealClips
 from tests.fakes.fal import Behaviour, Clip, FakeFal, make_clip
+from tests.fixtures.origin import wait_for
 
 
 def boxes(data: bytes) -> list[tuple[str, int]]:
@@ -87,13 +87,21 @@ async def test_the_rate_is_kept_and_a_client_that_leaves_is_noticed(fal: FakeFal
     (request,) = fal.requests("slow")
     assert request.first_byte_at is not None
     assert request.last_byte_at is not None
-    assert 0.15 < request.last_byte_at - request.first_byte_at < 0.6
+    assert 0.15 < request.last_byte_at - request.first_byte_at < 2.0
     assert (request.finished, request.aborted) == (True, False)
     fal.add("never", b"", Behaviour(delay=float("inf")))
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(talk(fal, "never"), 0.1)
-    await asyncio.sleep(0.1)
-    assert (fal.requests("never")[0].aborted, fal.connections) == (True, 0)
+    talking = asyncio.create_task(talk(fal, "never"))
+
+    async def is_asked() -> bool:
+        return bool(fal.requests("never"))
+
+    async def is_noticed() -> bool:
+        return (fal.requests("never")[0].aborted, fal.connections) == (True, 0)
+
+    await wait_for(is_asked)
+    assert not fal.requests("never")[0].aborted
+    talking.cancel()
+    await wait_for(is_noticed)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import asyncio
 import gzip
 import hashlib
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -41,6 +41,7 @@ from proxy.upstream.session import PrivateAddress, make_session
 from tests.fakes.fal import Behaviour, Clip, FakeFal, make_clip
 from tests.fakes.fal.behaviour import FOREVER
 from tests.fakes.tls import self_signed
+from tests.fixtures.origin import wait_for
 
 PATH = "files/b/clip.mp4"
 DATA = make_clip(700_000, seed=1)
@@ -60,14 +61,16 @@ class HandClock(Clock):
 
 
 class Resolver(AbstractResolver):
-    """Resolves every name to the same addresses, or never."""
+    """Resolves every name to the same addresses; without any never, or to an error."""
 
-    def __init__(self, *addresses: str) -> None:
-        self.addresses = addresses
+    def __init__(self, *addresses: str, error: str = "") -> None:
+        self.addresses, self.error = addresses, error
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
+        if self.error:
+            raise OSError(None, self.error)
         if not self.addresses:
             await asyncio.sleep(3600)
         return [
@@ -109,11 +112,11 @@ async def make_upstream(fal: FakeFal, settings: Settings) -> AsyncIterator[MakeU
         await upstream.close()
     for upstream in made:
         assert upstream._slots._value == upstream._settings.upstream_max_connections
-    for _ in range(100):
-        if not fal.connections:
-            break
-        await asyncio.sleep(0.02)
-    assert fal.connections == 0
+
+    async def none_is_open() -> bool:
+        return fal.connections == 0
+
+    await wait_for(none_is_open)
 
 
 @pytest_asyncio.fixture
@@ -327,8 +330,8 @@ async def test_md5_and_validator_come_as_the_source_gives_them(
 
 
 async def test_a_slow_clip_is_no_stalled_one(fal: FakeFal, make_upstream: MakeUpstream) -> None:
-    url = fal.add(PATH, DATA[:20_000], Behaviour(rate=40_000, delay=0.05, first_byte_delay=0.05))
-    assert await fetch(make_upstream(upstream_stall_timeout=0.3), url) == DATA[:20_000]
+    url = fal.add(PATH, DATA[:28_000], Behaviour(rate=40_000, delay=0.05, first_byte_delay=0.05))
+    assert await fetch(make_upstream(upstream_stall_timeout=0.6), url) == DATA[:28_000]
 
 
 # --- bodies that break ------------------------------------------------------------------------
@@ -359,7 +362,7 @@ async def test_a_body_that_breaks_never_ends_as_if_it_were_whole(
     arrives: int,
 ) -> None:
     """Names peers 1, 3, 35 and 38."""
-    upstream = make_upstream(upstream_stall_timeout=0.3)
+    upstream = make_upstream(upstream_stall_timeout=0.3 if error is SourceTimeout else 20.0)
     body = await upstream.open(fal.add(PATH, DATA, how))
     arrived = bytearray()
     try:
@@ -559,8 +562,8 @@ async def test_a_head_that_trickles_in_times_out_as_a_whole(
 async def test_the_first_byte_may_take_longer_than_a_connection(
     fal: FakeFal, make_upstream: MakeUpstream
 ) -> None:
-    upstream = make_upstream(upstream_connect_timeout=0.2, upstream_stall_timeout=0.2)
-    assert await fetch(upstream, fal.add(PATH, DATA, Behaviour(delay=0.5))) == DATA
+    upstream = make_upstream(upstream_connect_timeout=0.4, upstream_stall_timeout=0.4)
+    assert await fetch(upstream, fal.add(PATH, DATA, Behaviour(delay=0.6))) == DATA
 
 
 async def test_a_name_that_is_never_resolved_times_out(make_upstream: MakeUpstream) -> None:
@@ -571,11 +574,20 @@ async def test_a_name_that_is_never_resolved_times_out(make_upstream: MakeUpstre
         await upstream.open("https://v3.fal.media/x.mp4")
 
 
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """One that somebody has, who does not listen: connections are refused, whatever comes."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
+
+
 async def test_a_closed_port_and_an_unknown_name_are_unavailable(
-    make_upstream: MakeUpstream, unused_tcp_port: int
+    make_upstream: MakeUpstream, closed_port: int
 ) -> None:
-    upstream = make_upstream(upstream_hosts=("127.0.0.1", "nowhere.invalid"))
-    for url in (f"http://127.0.0.1:{unused_tcp_port}/x", "https://nowhere.invalid/x"):
+    unknown = Resolver(error="Name or service not known")
+    upstream = make_upstream(resolver=unknown, upstream_hosts=("127.0.0.1", "nowhere.invalid"))
+    for url in (f"http://127.0.0.1:{closed_port}/x", "https://nowhere.invalid/x"):
         with pytest.raises(SourceUnavailable):
             await upstream.open(url)
 
@@ -603,8 +615,11 @@ async def test_a_caller_that_gives_up_leaves_nothing_behind(
     """Names peers 25 and 39; the fixture counts the connections."""
     url = fal.add(PATH, DATA, Behaviour(delay=FOREVER))
     task = asyncio.create_task(upstream.open(url))
-    await asyncio.sleep(0.1)
-    assert fal.requests(PATH)
+
+    async def is_asked() -> bool:
+        return bool(fal.requests(PATH))
+
+    await wait_for(is_asked)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -788,9 +803,13 @@ async def test_a_host_that_keeps_failing_is_left_alone_and_then_tried_once(
     assert caught.value.headers() == {"Retry-After": "7"}
     assert len(fal.requests()) == 3
     clock.time += 7
-    fal.script(PATH, [Behaviour(delay=0.2)])
+    fal.script(PATH, [Behaviour(delay=0.5)])
     probe = asyncio.create_task(upstream.open(url))
-    await asyncio.sleep(0.05)
+
+    async def is_tried() -> bool:
+        return len(fal.requests()) == 4
+
+    await wait_for(is_tried)
     with pytest.raises(HostResting):
         await upstream.open(url)
     assert await read_all(await probe) == DATA
@@ -798,10 +817,10 @@ async def test_a_host_that_keeps_failing_is_left_alone_and_then_tried_once(
 
 
 async def test_a_host_that_refuses_connections_is_left_alone_too(
-    make_upstream: MakeUpstream, unused_tcp_port: int
+    make_upstream: MakeUpstream, closed_port: int
 ) -> None:
     upstream = make_upstream(upstream_breaker_failures=2)
-    url = f"http://127.0.0.1:{unused_tcp_port}/x.mp4"
+    url = f"http://127.0.0.1:{closed_port}/x.mp4"
     for expected in (SourceUnavailable, SourceUnavailable, HostResting):
         with pytest.raises(SourceUnavailable) as caught:
             await upstream.open(url)

@@ -207,7 +207,7 @@ async def test_the_time_to_a_reply_is_measured_of_hits_and_of_others(
 async def test_a_connection_of_hits_alone_ends_when_it_is_idle(
     make_origin: MakeOrigin, elsewhere: list[str]
 ) -> None:
-    origin = await make_origin(keepalive_timeout="300ms", header_timeout="100ms")
+    origin = await make_origin(keepalive_timeout="600ms", header_timeout="300ms")
     await open_clip(origin, elsewhere)
     async with raw_client(origin.app.public_port) as viewer:
         for _ in range(3):
@@ -219,11 +219,11 @@ async def test_a_connection_of_hits_alone_ends_when_it_is_idle(
 
 
 async def test_a_long_reply_is_not_idle(make_origin: MakeOrigin, elsewhere: list[str]) -> None:
-    origin = await make_origin(keepalive_timeout="100ms", header_timeout="100ms")
+    origin = await make_origin(keepalive_timeout="300ms", header_timeout="300ms")
     await open_clip(origin, elsewhere)
     async with raw_client(origin.app.public_port, buffer=SMALL_BUFFER) as viewer:
         begun = await begin(viewer)
-        await asyncio.sleep(0.3)  # longer than it may be idle
+        await asyncio.sleep(0.5)  # longer than it may be idle
         assert begun + await viewer.rest() == LARGE
 
 

@@ -166,4 +166,4 @@ async def test_a_full_cache_is_full(folder: Path) -> None:
             used = await server.metric("firstview_disk_used_bytes")
             return used <= 3 * 2**20 and await server.metric("firstview_evictions_total") > 0
 
-        await wait_for(made_to_fit)
+        await wait_for(made_to_fit, 60)

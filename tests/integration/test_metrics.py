@@ -117,6 +117,7 @@ async def test_viewers_who_join_a_fill_are_counted(origin: Origin) -> None:
     hold.set()
     assert [body for _, body in await asyncio.gather(first, *others)] == [DATA] * 4
     assert metric(origin, "firstview_joins_total") == 3
+    await origin.stored("clip")
     assert metric(origin, "firstview_fill_seconds_count", source="upstream") == 1
 
 

@@ -63,8 +63,8 @@ async def test_a_second_mirror_asks_nobody(origin: Origin) -> None:
 
 
 async def test_a_viewer_who_arrives_joins_the_mirrors_fill(origin: Origin) -> None:
-    data = make_clip(1_000_000, 3)
-    await origin.clip("joined", data, Behaviour(rate=500_000))
+    data, rest = make_clip(1_000_000, 3), asyncio.Event()
+    await origin.clip("joined", data, Behaviour(stall_at=500_000, stall_until=rest))
     job = asyncio.create_task(mirrored(origin, "joined"))
 
     async def is_flying() -> bool:
@@ -72,7 +72,10 @@ async def test_a_viewer_who_arrives_joins_the_mirrors_fill(origin: Origin) -> No
         return flight is not None and flight.is_ready
 
     await wait_for(is_flying)
-    response, body = await origin.get("joined")
+    view = asyncio.create_task(origin.get("joined"))
+    await viewers(origin, 1)
+    rest.set()
+    response, body = await view
     assert body == data
     assert "collapsed" in response.headers["Cache-Status"]
     await job
@@ -80,19 +83,22 @@ async def test_a_viewer_who_arrives_joins_the_mirrors_fill(origin: Origin) -> No
 
 
 async def test_a_mirror_joins_the_viewers_fill(origin: Origin) -> None:
-    data = make_clip(1_000_000, 4)
-    await origin.clip("viewed", data, Behaviour(rate=500_000))
+    data, rest = make_clip(1_000_000, 4), asyncio.Event()
+    await origin.clip("viewed", data, Behaviour(stall_at=500_000, stall_until=rest))
     view = asyncio.create_task(origin.get("viewed"))
     await viewers(origin, 1)
-    await mirrored(origin, "viewed")
+    job = asyncio.create_task(mirrored(origin, "viewed"))
+    await asyncio.sleep(0.05)
+    rest.set()
+    await job
     _, body = await view
     assert body == data
     assert origin.gets("viewed") == 1
 
 
 async def test_a_mirror_that_is_cancelled_stops_no_fill(origin: Origin) -> None:
-    data = make_clip(600_000, 5)
-    await origin.clip("left", data, Behaviour(rate=600_000))
+    data, rest = make_clip(600_000, 5), asyncio.Event()
+    await origin.clip("left", data, Behaviour(stall_at=300_000, stall_until=rest))
     job = asyncio.create_task(mirrored(origin, "left"))
 
     async def is_flying() -> bool:
@@ -100,6 +106,8 @@ async def test_a_mirror_that_is_cancelled_stops_no_fill(origin: Origin) -> None:
 
     await wait_for(is_flying)
     job.cancel()
+    await asyncio.wait({job})
+    rest.set()
     _, body = await origin.get("left")
     assert body == data
     await origin.stored("left")
@@ -311,8 +319,8 @@ async def test_a_bucket_that_is_down_keeps_the_clip_and_costs_no_second_fetch(
     faulty_bucket: FaultyBucket, s3_bucket_name: str, make_origin: MakeOrigin
 ) -> None:
     origin = await make_origin(bucket_url=f"s3://{s3_bucket_name}", bucket_attempts=1)
-    data = make_clip(500_000, 40)
-    await origin.clip("kept", data, Behaviour(rate=1_000_000))
+    data, rest = make_clip(500_000, 40), asyncio.Event()
+    await origin.clip("kept", data, Behaviour(stall_at=250_000, stall_until=rest))
     job = asyncio.create_task(mirrored(origin, "kept"))
 
     async def is_flying() -> bool:
@@ -321,6 +329,7 @@ async def test_a_bucket_that_is_down_keeps_the_clip_and_costs_no_second_fetch(
 
     await wait_for(is_flying)
     await faulty_bucket.down()
+    rest.set()
     with pytest.raises(StillKept):
         await job
     _, body = await origin.get("kept")
@@ -355,8 +364,8 @@ async def test_a_worker_in_the_origin_does_what_is_filed(make_origin: MakeOrigin
 
 
 async def test_a_first_view_makes_sure_of_a_job(origin: Origin) -> None:
-    clip = Clip(3_000_000, 51)
-    await origin.clip("first", clip, Behaviour(rate=600_000))
+    clip, rest = Clip(3_000_000, 51), asyncio.Event()
+    await origin.clip("first", clip, Behaviour(stall_at=1_000_000, stall_until=rest))
     view = asyncio.create_task(origin.get("first"))
 
     async def has_job() -> JobState | None:
@@ -364,6 +373,7 @@ async def test_a_first_view_makes_sure_of_a_job(origin: Origin) -> None:
         return None if job is None or not job.asked else job.state(job.created_at)
 
     await wait_for(has_job)
+    rest.set()
     await view
     await origin.stored("first")
     assert await origin.app.labour.jobs.get("first", JobKind.MIRROR) is None
@@ -392,9 +402,12 @@ async def test_a_source_that_refuses_long_enough_ends_as_lost_not_as_a_dead_job(
         found = await origin.row("refused")
         return found is not None and found.status is Status.LOST
 
+    async def is_counted() -> bool:
+        return metric(origin, "firstview_lost_total") == 1
+
     await wait_for(is_lost)
     assert await origin.app.labour.jobs.get("refused", JobKind.MIRROR) is None
-    assert metric(origin, "firstview_lost_total") == 1
+    await wait_for(is_counted)
 
 
 async def _an_hour_ago(connection: AsyncConnection) -> None:

@@ -29,6 +29,8 @@ from tests.fixtures.catalog import let_asyncpg_read_its_files
 from tests.fixtures.origin import wait_for
 from tests.fixtures.serving import serving
 
+pytestmark = pytest.mark.timeout(180)  # processes start one after the other
+
 _PROGRAM = Path(sys.executable).with_name("firstview")
 SIZE = 60_000
 
@@ -119,7 +121,7 @@ class Shell:
 
 
 async def ended(process: asyncio.subprocess.Process) -> Done:
-    async with asyncio.timeout(45):
+    async with asyncio.timeout(90):
         out, err = await process.communicate()
     assert process.returncode is not None
     said = (err or b"").decode()  # None: it goes to a terminal

@@ -76,8 +76,8 @@ async def test_a_fill_of_what_another_process_has_pointed_elsewhere_is_soon_join
     make_origin: MakeOrigin,
 ) -> None:
     """However long a mirror takes whose bandwidth is bounded."""
-    origin = await make_origin(facts_ttl="200ms")
-    former = await origin.clip("clip", OLD, Behaviour(rate=150_000))
+    origin, end = await make_origin(facts_ttl="200ms"), asyncio.Event()
+    former = await origin.clip("clip", OLD, Behaviour(stall_at=300_000, stall_until=end))
     mirror = asyncio.create_task(origin.app.corridor.mirrors.mirror("clip"))
 
     async def is_filling() -> bool:
@@ -93,7 +93,8 @@ async def test_a_fill_of_what_another_process_has_pointed_elsewhere_is_soon_join
         _, body = await origin.get("clip", {"Range": "bytes=0-999"})
         return head.headers["Content-Length"] == str(len(NEW)) and body == NEW[:1000]
 
-    await wait_for(is_new, 3)
+    await wait_for(is_new)
+    end.set()
     with pytest.raises(SourceChanged):
         await mirror
     await holds_new(origin, NEW)
@@ -268,7 +269,8 @@ async def test_a_fill_that_a_stop_cut_off_is_done_by_the_next_process(
         async with raw_client(origin.app.public_port) as viewer:
             await viewer.ask(path_of("clip"))
             await viewer.head()
-    [part] = (tmp_path / "spool").glob("*.part")
+            [part] = (tmp_path / "spool").glob("*.part")
+            await wait_for(lambda: _holds(part, 300_000))
     held = part.stat().st_size
     hold.set()
     async with running_origin(tmp_path, fal) as restarted:
@@ -298,6 +300,10 @@ async def test_a_process_that_is_told_to_stop_finishes_its_replies_and_fills(
         response, body = await restarted.get("clip")
         assert body == OLD
         assert response.headers["Cache-Status"] == "firstview; hit; detail=bucket"
+
+
+async def _holds(part: Path, size: int) -> bool:
+    return part.stat().st_size == size
 
 
 async def _whole(port: int) -> bytes:
@@ -389,6 +395,7 @@ async def _register(data_dir: Path, url: str) -> None:
     await catalog.close()
 
 
+@pytest.mark.timeout(180)
 @pytest.mark.blocking  # waits for processes
 async def test_a_process_that_is_killed_during_a_fill_leaves_nothing_that_looks_whole(
     fal: FakeFal, make_served: Callable[[], Served]
@@ -418,7 +425,7 @@ async def test_a_process_that_is_killed_during_a_fill_leaves_nothing_that_looks_
     async def stored() -> bool:
         return bool((await served.row())["status"] == "stored")
 
-    await wait_for(stored)
+    await wait_for(stored, 30)
 
     async def empty() -> bool:
         return served.spool() == []

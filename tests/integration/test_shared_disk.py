@@ -118,6 +118,7 @@ async def test_what_a_killed_process_had_spoken_for_is_free_again(tmp_path: Path
     async with putting(tmp_path, "one", 0, pin=8 * SIZE) as one:
         await one.says("pinned")
         async with putting(tmp_path, "two", 1, pin=8 * SIZE) as two:
+            await two.says("asking")
             await asyncio.sleep(0.2)
             assert two.said["pinned"] == 0
             one.process.kill()

@@ -102,6 +102,11 @@ async def test_a_cold_view_is_a_tree_in_the_trace_of_its_request(
     assert (said["firstview.tier"], said["firstview.cache"]) == ("upstream", "miss")
     assert dict(fill.attributes or {})["firstview.bytes"] == len(DATA)
     # Lines of the log lead to the trace.
+
+    async def told() -> bool:
+        return {"request", "fill"} <= {entry["event"] for entry in logs}
+
+    await wait_for(told)
     lines = {entry["event"]: entry for entry in logs}
     assert lines["request"]["trace"] == lines["fill"]["trace"] == TRACE
 

@@ -28,7 +28,7 @@ class Fault:
     delay: float = 0.0
     """Wait this long before anything is done."""
     rate: float | None = None
-    """Let the body pass at this many bytes a second, in either direction."""
+    """Let the body pass at this many bytes a second, in either direction; may change meanwhile."""
     reset_request_at: int | None = None
     """Read so much of the request's body, then reset the connection."""
     stall_request_at: int | None = None

@@ -4,6 +4,7 @@ Belongs here: the rules of developers.cloudflare.com/r2 that are stricter than S
 know: sockets, the backend.
 """
 
+import math
 import re
 import time
 from collections import defaultdict
@@ -20,9 +21,10 @@ Refusal = tuple[int, str]
 class R2Rules:
     """R2's memory of one bucket's uploads and writes."""
 
-    def __init__(self, seconds_between_writes: float = 1.0) -> None:
-        """Take the time that has to pass between two writes to one key."""
-        self._between = seconds_between_writes
+    def __init__(self) -> None:
+        """Nothing has been written."""
+        self.between = 1.0
+        """Seconds that have to pass between two writes to one key; a test may set its own."""
         self._last_write: dict[str, float] = {}
         self._parts: dict[str, dict[int, int]] = defaultdict(dict)
 
@@ -58,7 +60,7 @@ class R2Rules:
 
     def _too_soon(self, key: str) -> Refusal | None:
         now = time.monotonic()
-        if now - self._last_write.get(key, -self._between) < self._between:
+        if now - self._last_write.get(key, -math.inf) < self.between:
             return 429, "TooManyRequests"
         self._last_write[key] = now
         return None

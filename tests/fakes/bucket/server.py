@@ -197,7 +197,7 @@ class FaultyBucket:
 
     async def _body(self, request: web.BaseRequest, fault: Fault) -> AsyncIterator[bytes]:
         passed = 0
-        async for chunk in _paced(request.content, fault.rate):
+        async for chunk in _paced(request.content, fault):
             passed += len(chunk)
             if fault.reset_request_at is not None and passed >= fault.reset_request_at:
                 _reset(request)
@@ -217,7 +217,7 @@ class FaultyBucket:
         limits = (fault.reset_reply_at, fault.cut_reply_at, fault.stall_reply_at)
         left = next((limit for limit in limits if limit is not None), None)
         if request.method != "HEAD":
-            async for chunk in _paced(answer.content, fault.rate):
+            async for chunk in _paced(answer.content, fault):
                 await reply.write(chunk if left is None else chunk[:left])
                 if left is not None:
                     left = max(0, left - len(chunk))
@@ -245,15 +245,15 @@ def _passed_on(headers: "aiohttp.typedefs.LooseHeaders") -> CIMultiDict[str]:
     return kept
 
 
-async def _paced(source: aiohttp.StreamReader, rate: float | None) -> AsyncIterator[bytes]:
-    """Pass chunks on, no faster than `rate` bytes a second; backpressure is the reader's own."""
+async def _paced(source: aiohttp.StreamReader, fault: Fault) -> AsyncIterator[bytes]:
+    """Pass chunks on, no faster than the fault's rate; backpressure is the reader's own."""
     started, passed = time.monotonic(), 0
     while chunk := await source.read(
-        _CHUNK if rate is None else max(1, min(_CHUNK, int(rate / 20)))
+        _CHUNK if fault.rate is None else max(1, min(_CHUNK, int(fault.rate / 20)))
     ):
         passed += len(chunk)
-        if rate is not None:
-            await asyncio.sleep(max(0.0, started + passed / rate - time.monotonic()))
+        if fault.rate is not None:
+            await asyncio.sleep(max(0.0, started + passed / fault.rate - time.monotonic()))
         yield chunk
 
 
