@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 pytest_plugins = [
     "tests.fixtures.programs",
     "tests.fixtures.event_loop",
+    "tests.fixtures.turns",
     "tests.fixtures.postgres",
     "tests.fixtures.s3",
     "tests.fixtures.truth",

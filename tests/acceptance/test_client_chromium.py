@@ -18,8 +18,7 @@ from tests.fixtures.clients import KIB, MIB
 from tests.fixtures.origin import MakeOrigin, Origin
 from tests.fixtures.programs import require_program
 
-# One browser at a time is enough for a small machine.
-pytestmark = [pytest.mark.needs("chromium", "ffmpeg"), pytest.mark.xdist_group("chromium")]
+pytestmark = pytest.mark.needs("chromium", "ffmpeg")
 
 PATIENCE = 30_000
 """Milliseconds that a browser on a busy machine is given for anything."""

@@ -303,7 +303,6 @@ def page() -> Iterator[Page]:
 
 
 @pytest.mark.needs("chromium")
-@pytest.mark.xdist_group("chromium")
 def test_the_page_plays_a_cold_clip_and_says_hit_on_the_second_view(
     place: Place, page: Page
 ) -> None:
@@ -330,7 +329,6 @@ def test_the_page_plays_a_cold_clip_and_says_hit_on_the_second_view(
 
 
 @pytest.mark.needs("chromium")
-@pytest.mark.xdist_group("chromium")
 def test_a_phone_shows_a_clip_come_in_by_webhook_before_anybody_looks_and_then_play(
     place: Place, page: Page
 ) -> None:

@@ -24,7 +24,6 @@ WEBHOOKS = 150
 both_databases = pytest.mark.parametrize("company", ["sqlite", "postgresql"], indirect=True)
 
 
-@pytest.mark.xdist_group("storms")
 @pytest.mark.timeout(240)
 @both_databases
 async def test_a_stop_under_load_loses_no_webhook_and_hands_its_jobs_on_at_once(

@@ -133,7 +133,6 @@ STORMS = [
 ]
 
 
-@pytest.mark.xdist_group("storms")
 @pytest.mark.parametrize(("company", "webhooks", "kills", "workers"), STORMS, indirect=["company"])
 async def test_every_clip_is_stored_exactly_once_whatever_is_killed(
     company: Company, fal: FakeFal, webhooks: int, kills: int, workers: int
@@ -142,7 +141,6 @@ async def test_every_clip_is_stored_exactly_once_whatever_is_killed(
     await storm(company, fal, webhooks, kills, workers=workers, patience=patience)
 
 
-@pytest.mark.xdist_group("storms")
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize(
     ("company", "workers"), [("sqlite", 0), ("postgresql", 3)], indirect=["company"]

@@ -4,6 +4,7 @@ import dataclasses
 import urllib.error
 import urllib.request
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -12,6 +13,9 @@ import time_machine
 from botocore.exceptions import ClientError
 
 from tests.fixtures.s3 import S3Server
+from tests.fixtures.turns import GROUPS, group_of
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 async def test_each_test_gets_a_database_without_tables(postgres_url: str) -> None:
@@ -77,3 +81,12 @@ def test_a_presigned_url_is_good_at_first(s3_client: Any, s3_bucket_name: str) -
 def test_a_presigned_url_expires(s3_client: Any, s3_bucket_name: str) -> None:
     long_ago = datetime.now(UTC) - timedelta(seconds=120)
     assert _get_presigned(s3_client, s3_bucket_name, signed_at=long_ago) == 403
+
+
+def test_what_takes_turns_is_there_and_is_found_by_its_id() -> None:
+    for name, ids in GROUPS.items():
+        for begins in ids:
+            file, _, test = begins.partition("::")
+            assert f"def {test or 'test_'}" in (ROOT / file).read_text(), begins
+            assert group_of(f"{file}::{test or 'test_x'}[1-2@x]") == name
+    assert group_of("tests/acceptance/test_demo.py::test_the_end_does_not_wait") is None
