@@ -78,11 +78,15 @@ class _Viewer:
             )
 
     async def until_stored(self, clip: DemoClip) -> None:
-        """The last byte reaches a viewer a moment before the clip is verified and stored."""
+        """The last byte reaches a viewer a moment before the clip is verified and stored.
+
+        And the catalog knows of it a moment before that is told.
+        """
         app, end = self.stage.app, time.monotonic() + _STORED_WITHIN
         while time.monotonic() < end:
             row = await app.generations.get(clip.request_id)
-            if row is not None and row.mirrored_at and app.flights.get(clip.request_id) is None:
+            under_way = clip.request_id in app.ownership or app.flights.get(clip.request_id)
+            if row is not None and row.mirrored_at and not under_way:
                 return
             await asyncio.sleep(_LOOK_EVERY)
 
