@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
+from statistics import median
 
 from bench.asks import whole
 from bench.clips import write_clip
 from bench.machine import running_on, touch_memory
 from bench.plan import Setup
-from bench.results import MIB, Mark, Outcome, Sample, against_all
+from bench.results import MIB, OURS, Mark, Outcome, Sample, against_all
 from bench.server import Server
 from bench.servers import PEERS, Field, running
 from bench.turns import all_of
@@ -58,9 +59,10 @@ def _measure(name: str, where: str, field: Field, setup: Setup) -> Outcome:
     findings = against_all(rounds, _MARK if name == "cold" else None)
     outcome = Outcome(name, title, rounds, findings, list(field.absent))
     outcome.notes.append(f"upstream GETs: {field.asked(wanted)} for {wanted} misses")
+    stored = median(servers[OURS].more["stored_seconds"] for servers in rounds)
     outcome.notes.append(
-        "firstview's clips are verified, and in its bucket, synced, after stored_seconds; the "
-        "others verify and sync nothing, and have no bucket"
+        f"{stored:.2f} s after a turn's begin all of firstview's clips are verified, and synced in"
+        " its bucket; the others verify and sync nothing, and have no bucket"
     )
     return outcome
 
