@@ -7,7 +7,7 @@ terraform {
   required_providers {
     cloudflare = {
       source = "cloudflare/cloudflare"
-      # 5.27: cache rules know origin_range_requests.
+      # Cache rules learnt origin_range_requests late: README.md says how to tell that yours knows it.
       version = "~> 5.27"
     }
   }
