@@ -100,7 +100,9 @@ class LinksApi:
                 continue
             url = await self._presign(keys.clip_key(name))
             if url is None:
-                raise BadRequest("the bucket is a directory of this machine: nobody can be sent to")
+                raise BadRequest(
+                    "The bucket is a directory of this machine: nobody can be sent to it"
+                )
             ends = self._clock.now() + timedelta(seconds=PRESIGNED_FOR)
             made.append(_Made(name, url, ends.replace(microsecond=0)))
         return {"links": made, "not_stored": lacking}
