@@ -15,16 +15,23 @@ import orjson
 from pydantic import ByteSize, SecretStr, TypeAdapter
 from pydantic.fields import FieldInfo
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from proxy import settings as settings_module
 from proxy.cli.exit_codes import WRONG
+from proxy.cli.words import duration
 from proxy.errors import SettingsError
 from proxy.mistakes import names_of, read_file
 from proxy.settings import Settings, parse_duration, parse_size
 
 _MASK: Final = "********"
 _DEFAULT: Final = "default"
+_WIDE: Final = 120
+"""Columns below which a table would break names and sentences into pieces."""
+_ENDLESS: Final = 10_000
+_INDENT: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +62,10 @@ def run(*, as_json: bool, changed: bool) -> int:
     ]
     if as_json:
         print(orjson.dumps([asdict(line) for line in lines], option=orjson.OPT_INDENT_2).decode())
+    elif lines:
+        _print_lines(lines)
     else:
-        _print_table(lines)
+        print("nobody has set anything: all is at its default")
     for mistake in found.mistakes:
         print(mistake, file=sys.stderr)
     return WRONG if found.mistakes else 0
@@ -121,10 +130,25 @@ def _plain(value: object) -> Any:  # noqa: ANN401 - whatever JSON has
     return str(value) if isinstance(value, Path) else value
 
 
-def _print_table(lines: list[Setting]) -> None:
+def _print_lines(lines: list[Setting]) -> None:
+    """Write a table: in a pipe one line a setting, for grep; in a narrow terminal none at all."""
+    console = Console(highlight=False, markup=False, soft_wrap=False)
+    if console.is_terminal and console.width >= _WIDE:
+        console.print(_table(lines))
+    elif console.is_terminal:
+        for line in lines:
+            _print_apart(console, line)
+    else:
+        console.width = _ENDLESS
+        with console.capture() as captured:
+            console.print(_table(lines))
+        print("\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+
+def _table(lines: list[Setting]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("setting", "value", "default", "from", "meaning"):
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, overflow="fold", no_wrap=heading == "setting")
     for line in lines:
         table.add_row(
             line.name,
@@ -133,10 +157,17 @@ def _print_table(lines: list[Setting]) -> None:
             line.source if line.source != _DEFAULT else "",
             line.sentence,
         )
-    console = Console(highlight=False, markup=False, soft_wrap=False)
-    if not console.is_terminal:
-        console.width = 200  # a pipe has no width; 80 columns would fold every line
-    console.print(table)
+    return table
+
+
+def _print_apart(console: Console, line: Setting) -> None:
+    notes = [line.source] if line.source != _DEFAULT else []
+    if line.value != line.default:
+        notes.append(f"default: {_shown(line.default, line.unit) or 'empty'}")
+    value = _shown(line.value, line.unit)
+    more = f"  ({', '.join(notes)})" if notes else ""
+    console.print(Text.assemble((line.name, "bold"), f"  {value}{more}"), overflow="fold")
+    console.print(Padding(Text(line.sentence), (0, 0, 0, _INDENT)))
 
 
 def _shown(value: object, unit: str) -> str:
@@ -144,6 +175,8 @@ def _shown(value: object, unit: str) -> str:
         return "unset"
     if isinstance(value, list):
         return ",".join(map(str, value))
+    if isinstance(value, bool):
+        return str(value).lower()
     if unit == "seconds":
-        return f"{value:g}s"
+        return duration(float(str(value)))
     return ByteSize(int(str(value))).human_readable() if unit == "bytes" else str(value)

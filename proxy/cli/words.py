@@ -16,6 +16,8 @@ from proxy.settings import parse_duration
 _MINUTE: Final = 60
 _HOUR: Final = 3600
 _DAY: Final = 86400
+_UNITS: Final = ((2 * _DAY, _DAY, "d"), (_HOUR, _HOUR, "h"), (2 * _MINUTE, _MINUTE, "m"))
+"""From how many seconds on a time is written in a unit, the unit's length, its letter."""
 
 
 def read_moment(option: str, text: str | None, now: datetime) -> datetime | None:
@@ -59,6 +61,14 @@ def span(seconds: float) -> str:
     if whole < _DAY:
         return f"{whole // _HOUR}h {whole % _HOUR // _MINUTE:02}m"
     return f"{whole // _DAY}d {whole % _DAY // _HOUR:02}h"
+
+
+def duration(seconds: float) -> str:
+    """A time in the largest unit that has it whole, as settings take it: `14d`, `24h`, `250ms`."""
+    for least, length, unit in _UNITS:
+        if seconds >= least and seconds % length == 0:
+            return f"{seconds / length:.0f}{unit}"
+    return f"{seconds * 1000:.15g}ms" if 0 < seconds < 1 else f"{seconds:.15g}s"
 
 
 def printable(text: str) -> str:

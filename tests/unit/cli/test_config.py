@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from proxy import settings
-from proxy.cli.config import Setting, describe
+from proxy.cli.config import Setting, describe, run
 from proxy.settings import Settings
 
 
@@ -93,3 +93,34 @@ def test_secrets_are_masked_wherever_they_are(monkeypatch: pytest.MonkeyPatch) -
     assert lines["FIRSTVIEW_DATABASE_URL"].value == "********"
     assert lines["FIRSTVIEW_ADMIN_TOKEN"].value == "********"
     assert "s3cret" not in repr(lines)
+
+
+def test_in_a_pipe_each_setting_is_one_line_without_an_end_of_spaces(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(as_json=False, changed=False) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 + len(Settings.model_fields)
+    assert all(line == line.rstrip() for line in lines)
+
+
+def test_in_a_narrow_terminal_no_name_is_broken(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("FIRSTVIEW_SWEEP_AFTER", "14d")
+    assert run(as_json=False, changed=False) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert {f"FIRSTVIEW_{name}".upper() for name in Settings.model_fields} == {
+        line.split()[0] for line in lines if line.startswith("FIRSTVIEW_")
+    }
+    assert "FIRSTVIEW_SWEEP_AFTER  14d  (environment, default: 24h)" in lines
+
+
+def test_where_nobody_has_set_anything_that_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(as_json=False, changed=True) == 0
+    assert "at its default" in capsys.readouterr().out

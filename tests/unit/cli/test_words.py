@@ -5,8 +5,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from proxy.cli.words import moment, printable, read_moment, size, span
+from proxy.cli.words import duration, moment, printable, read_moment, size, span
 from proxy.errors import SettingsError
+from proxy.settings import parse_duration
 from tools.reference import commands_page
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -68,3 +69,23 @@ def test_sizes_and_moments_that_nobody_knows_are_empty() -> None:
 
 def test_a_terminal_is_told_no_commands() -> None:
     assert printable("a\x1b[31mb\nc") == "a [31mb c"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "written"),
+    [
+        (0, "0s"),
+        (0.25, "250ms"),
+        (1.5, "1.5s"),
+        (60, "60s"),
+        (90, "90s"),
+        (600, "10m"),
+        (3600, "1h"),
+        (86400, "24h"),
+        (14 * 86400, "14d"),
+        (14 * 86400 + 1, "1209601s"),
+    ],
+)
+def test_a_duration_is_written_as_settings_take_it(seconds: float, written: str) -> None:
+    assert duration(seconds) == written
+    assert parse_duration(written) == seconds
