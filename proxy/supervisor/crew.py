@@ -107,7 +107,7 @@ class Crew:
             raise LookupError(what)
         self._metrics.workers.set(len(self.serving))
         await asyncio.to_thread(self._metrics.vitals.look)
-        found = await self._totals.gather(self.living)
+        found = await self._totals.gather(one for one in self.living if one.has_begun)
         if self._former is not None:
             found = merged([found, await self._former()])
         return to_wire(found)

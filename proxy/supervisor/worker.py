@@ -133,8 +133,12 @@ class Worker:
     @property
     def serves(self) -> bool:
         """Whether it has said that it is ready, and neither that it leaves nor ended."""
-        ready = self._ready.done() and self._ready.exception() is None
-        return ready and not self._leaving.is_set()
+        return self.has_begun and not self._leaving.is_set()
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it has ever said that it is ready; before that it answers nothing in time."""
+        return self._ready.done() and self._ready.exception() is None
 
     @property
     def pid(self) -> int:

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from proxy.supervisor.crew import Crew
 from proxy.supervisor.sockets import Sockets
+from proxy.supervisor.totals import SAMPLES
 from proxy.supervisor.worker import STANDING
 from proxy.telemetry.metrics import Metrics
 
@@ -17,10 +18,15 @@ class Hand:
 
     def __init__(self, number: int = 0) -> None:
         self.number = number
-        self.serves = True
+        self.serves = self.has_begun = True
         self.covers: set[int] = set()
         self.over: asyncio.Future[int] | None = None
         self.announced = False
+
+    @property
+    def channel(self) -> Any:
+        """How it would be asked what it has counted."""
+        assert self.has_begun, "one that starts has nothing to say yet, and would be waited for"
 
     def cover(self, place: int) -> None:
         self.covers.add(place)
@@ -98,3 +104,12 @@ async def test_whoever_asks_hears_how_many_serve_and_whether_all_are_to_stop() -
     crew.announce()
     assert [hand.announced for hand in hands] == [True, True]
     assert (await crew._asked(STANDING))["draining"]
+
+
+async def test_whoever_asks_for_the_metrics_does_not_wait_for_a_worker_that_starts() -> None:
+    hands = [Hand(0), Hand(1)]
+    crew = crew_of(*hands)
+    hands[0].serves = hands[0].has_begun = False
+    said = {family[0] for family in await crew._asked(SAMPLES)}
+    assert "firstview_workers" in said
+    assert crew._metrics.registry.get_sample_value("firstview_worker_silences_total") == 0
