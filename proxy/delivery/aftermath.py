@@ -110,7 +110,7 @@ class Aftermath:
             left = await self._take_up(_QUIET_FOR)
             await self._let_go_of_stored(left.begun)
         except OSError as error:
-            log.warning("cannot look for what processes left", error=str(error))
+            log.warning("cannot look for what processes left", detail=str(error))
             await asyncio.sleep(_LOOK_EVERY)
             return Leftovers()
         else:

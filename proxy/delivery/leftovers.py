@@ -75,7 +75,7 @@ def find_leftovers(spool_dir: Path, *, quiet_for: float = 0.0) -> Leftovers:
             if fd is not None:
                 _sort(fd, path, now, found, newest)
         except OSError as error:  # of this file alone, or of a disk that is full: clips are served
-            log.warning("what a process left cannot be looked at", path=path, error=str(error))
+            log.warning("what a process left cannot be looked at", path=path, detail=str(error))
     found.whole = list(newest.values())
     _clear_beside(spool_dir, now)
     return found

@@ -56,7 +56,7 @@ class Shelf:
         try:
             await self.in_thread(lambda: kept.write(durable=durable))
         except OSError as error:
-            log.warning("a kept clip cannot outlive this process", error=str(error))
+            log.warning("a kept clip cannot outlive this process", detail=str(error))
 
     async def digest(self, file: OpenFile) -> str:
         """Hex SHA-256 of a clip, from its file. Raises CorruptClip if that cannot be read."""
@@ -95,7 +95,7 @@ class Shelf:
         try:
             adopted = await self._disk.adopt(path, file.facts, sha256, reservation)
         except OSError as error:
-            log.warning("the disk cache failed", request_id=request_id, error=str(error))
+            log.warning("the disk cache failed", request_id=request_id, detail=str(error))
             adopted = False
         if adopted:
             await self.in_thread(lambda: spool_file.unsay(file.fd, path))

@@ -111,7 +111,12 @@ class Storing:
             await self._drop(kept)
         except CorruptClip as error:  # cut short on the disk: the source has to be asked again
             _tell(kept, error.slug)
-            log.warning("a kept clip broke", request_id=kept.facts.request_id, error=error.detail)
+            log.warning(
+                "a kept clip broke",
+                request_id=kept.facts.request_id,
+                error=error.slug,
+                detail=error.detail,
+            )
             await self._drop(kept)
         except FirstviewError as error:
             _tell(kept, error.slug)
@@ -168,7 +173,7 @@ class Storing:
             return await self._shelf.describe(kept.file)
         except OSError as error:
             log.info(
-                "a clip cannot be described", request_id=kept.facts.request_id, error=str(error)
+                "a clip cannot be described", request_id=kept.facts.request_id, detail=str(error)
             )
             return None
 

@@ -138,7 +138,7 @@ class Signers:
         try:
             keys = parse_jwks(await self._fetch())
         except (FirstviewError, BadKeySet) as error:
-            log.warning("fal's keys not renewed", error=str(error), kept=len(self._keys))
+            log.warning("fal's keys not renewed", detail=str(error), kept=len(self._keys))
         else:
             self._keys, self._renewed_at = keys, self._clock.monotonic()
             log.info("fal's keys renewed", keys=len(keys))

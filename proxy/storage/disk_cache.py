@@ -142,7 +142,7 @@ class DiskCache:
         try:
             found = await self._open(request_id)
         except OSError as error:  # too many open files, say: the clip itself may be as good as ever
-            log.warning("a cached clip cannot be opened", request_id=request_id, error=str(error))
+            log.warning("a cached clip cannot be opened", request_id=request_id, detail=str(error))
             return None
         if found is None:
             return None

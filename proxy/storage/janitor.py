@@ -98,7 +98,7 @@ class Janitor:
             try:
                 pause = self._work()
             except OSError as error:
-                log.warning("the janitor was held up", error=str(error))
+                log.warning("the janitor was held up", detail=str(error))
                 pause = _SEATS
             except Exception:  # this thread has the lock: without it, nobody would make room
                 log.exception("the janitor crashed, and begins anew")

@@ -63,7 +63,12 @@ class Multipart:
                 await self._sweep_strays()
                 self._uncertain = False
         except BucketError as error:
-            log.warning("upload_not_aborted", key=self._new.key, error=error.detail)
+            log.warning(
+                "an upload could not be aborted",
+                key=self._new.key,
+                error=error.slug,
+                detail=error.detail,
+            )
             return False
         return True
 

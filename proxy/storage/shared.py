@@ -213,7 +213,7 @@ def _mapped(path: Path) -> mmap.mmap:
         os.posix_fallocate(fd, 0, _SIZE)
         return mmap.mmap(fd, _SIZE)
     except OSError as error:
-        log.warning("the processes of this machine cannot share memory", error=str(error))
+        log.warning("the processes of this machine cannot share memory", detail=str(error))
         return mmap.mmap(-1, _SIZE)
     finally:
         os.close(fd)

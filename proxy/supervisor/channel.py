@@ -132,5 +132,5 @@ class Channel:
         try:
             self._send(_ANSWER, number, what, await self.asked(what))
         except Exception as error:  # noqa: BLE001 - whoever asked has to be told, whatever it was
-            log.warning("a question from the other process failed", what=what, error=repr(error))
+            log.warning("a question from the other process failed", what=what, detail=repr(error))
             self._send(_SORRY, number, what, None)
