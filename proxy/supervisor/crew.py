@@ -75,6 +75,8 @@ class Crew:
 
         So a seat's number, and the memory that all of them have, stay bounded.
         """
+        if len(self.living) >= 2 * len(self.at):
+            log.info("reload waits: former workers still serve viewers", processes=len(self.living))
         while len(self.living) >= 2 * len(self.at):
             lives = [worker.over for worker in self.living if worker.over is not None]
             await asyncio.wait(lives, return_when=asyncio.FIRST_COMPLETED)

@@ -104,7 +104,7 @@ def processors(
     if form == "json":
         return [*shared, structlog.processors.JSONRenderer(serializer=orjson.dumps)]
     render = structlog.dev.ConsoleRenderer(
-        colors=sys.stderr.isatty(),
+        colors=sys.stderr.isatty() and not os.environ.get("NO_COLOR"),  # no-color.org
         # The pretty ones read the source's files, and the event loop would wait for the disk.
         exception_formatter=structlog.dev.plain_traceback,
     )

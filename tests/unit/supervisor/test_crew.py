@@ -6,6 +6,8 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any, cast
 
+from structlog.testing import capture_logs
+
 from proxy.supervisor.crew import Crew
 from proxy.supervisor.sockets import Sockets
 from proxy.supervisor.totals import SAMPLES
@@ -87,9 +89,13 @@ async def test_a_new_round_of_workers_waits_until_enough_of_the_old_ones_have_en
         hand.over = asyncio.get_running_loop().create_future()
         hand.over.add_done_callback(lambda _, hand=hand: crew.living.discard(hand))
     crew.living.update(old)
-    waiting = asyncio.create_task(crew.room())
-    await asyncio.sleep(0)
+    with capture_logs() as said:
+        waiting = asyncio.create_task(crew.room())
+        await asyncio.sleep(0)
     assert not waiting.done()
+    assert [(line["event"].partition(":")[0], line["processes"]) for line in said] == [
+        ("reload waits", 4)
+    ]
     assert old[0].over is not None
     old[0].over.set_result(0)
     await waiting

@@ -102,6 +102,21 @@ def test_terminals_get_text_and_all_else_json(
     assert telemetry.form_of(settings(log_format=form)) == expected
 
 
+@pytest.mark.parametrize(
+    ("is_terminal", "no_color", "coloured"),
+    [(True, "", True), (True, "1", False), (False, "", False)],
+)
+def test_colours_are_for_terminals_whose_owner_likes_them(
+    monkeypatch: pytest.MonkeyPatch, is_terminal: bool, no_color: str, coloured: bool
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: is_terminal)
+    monkeypatch.setenv("NO_COLOR", no_color)
+    line: Any = {"event": "serving"}
+    for step in telemetry.processors("console", set()):
+        line = step(None, "info", line)
+    assert (b"\x1b[" in line) is coloured
+
+
 def test_all_that_the_owner_told_in_confidence_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "aws-secret")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-team=collector%20key, just-a-key")
