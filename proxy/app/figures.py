@@ -57,7 +57,7 @@ class Figures:
         metrics = self._places.metrics
         await self._look_at_the_machine()
         if self._crew is None:
-            metrics.workers.set(1)
+            metrics.workers.set(int(self._places.has_viewers))
             await self.look_at_this_process()
             self._set_gauges()
             return render(read(metrics.registry))

@@ -10,10 +10,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from proxy import __version__
+from proxy.app import App
 from tests.fakes.bucket import Fault, FaultyBucket
 from tests.fakes.fal import Behaviour, make_clip
 from tests.fixtures.looking import metric, path_of, viewers
-from tests.fixtures.origin import MakeOrigin, Origin, wait_for
+from tests.fixtures.origin import MakeOrigin, Origin, settings_for, wait_for
 from tests.fixtures.raw import raw_client
 
 SIZE = 300_000
@@ -174,6 +175,17 @@ async def test_a_host_that_keeps_failing_is_seen_to_rest(make_origin: MakeOrigin
     assert await scraped(origin, "firstview_upstream_resting", host=host) == 1
     assert await scraped(origin, "firstview_upstream_breakers", state="open") == 1
     assert await scraped(origin, "firstview_upstream_breakers", state="closed") == 0
+
+
+async def test_a_process_without_viewers_is_none_of_those_that_serve(
+    origin: Origin, tmp_path: Path
+) -> None:
+    assert await scraped(origin, "firstview_workers") == 1
+    async with App(settings_for(tmp_path / "worker")).working() as app:
+        address = f"http://127.0.0.1:{app.admin_port}/metrics"
+        text = await (await origin.client.get(address)).text()
+    assert "\nfirstview_workers 0.0\n" in text
+    assert "\nprocess_open_fds " in text
 
 
 async def test_a_scrape_tells_of_the_process_and_of_the_machine(origin: Origin) -> None:
