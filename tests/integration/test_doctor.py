@@ -445,6 +445,7 @@ async def test_nobody_at_the_address_fails_only_where_it_was_chosen(tmp_path: Pa
     url = f"http://127.0.0.1:{free_port()}"
     chosen = await look(PublicCheck(settings_for(tmp_path, public_url=url), Clock()))
     assert chosen["health"].mark is Mark.FAILS
+    assert "Connection refused" in chosen["health"].seen
     by_option = await look(PublicCheck(settings_for(tmp_path), Clock(), url))
     assert by_option["health"].mark is Mark.FAILS
 

@@ -6,6 +6,7 @@ Belongs here: asking, in bounded time, and why nobody answered. Must not know: w
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -63,9 +64,9 @@ class Viewer:
         except aiohttp.ClientConnectorCertificateError as error:
             return Answer(0, problem=f"its certificate is not good: {error.certificate_error}")
         except aiohttp.ClientConnectorError as error:
-            return Answer(
-                0, problem=f"{error.host}:{error.port}: {error.strerror or error.os_error}"
-            )
+            number = error.os_error.errno or 0  # the loop's own words repeat the address
+            why = os.strerror(number) if number > 0 else error.strerror or error.os_error
+            return Answer(0, problem=f"{error.host}:{error.port}: {why}")
         except TimeoutError:
             return Answer(0, problem=f"no answer within {_LONGEST:g} s")
         except (aiohttp.ClientError, OSError, ValueError) as error:
