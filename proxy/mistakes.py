@@ -32,6 +32,7 @@ _LIKE: Final = 0.6
 _DAY: Final = 86400
 _MARK: Final = "\ufeff"
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
+_QUOTED: Final = re.compile(r"""(["']).*\1""", re.DOTALL)
 _LARGEST_PUT: Final = 5 * 1024**3
 
 # A Service called "firstview" or "firstview-admin" makes Kubernetes set such names in every pod of
@@ -131,6 +132,21 @@ def unknown_names(
         meant = f"is it {near}?" if near else "see `firstview config` for all that there are"
         lines[name] = f"{name}: there is no such setting in this firstview ({place}): {meant}"
     return lines
+
+
+def quoted_values(
+    environment: Mapping[str, str], fields: Mapping[str, FieldInfo]
+) -> dict[str, str]:
+    """Settings in the environment whose value stands in quotes, each with the line that says so.
+
+    A shell takes them away, and so does `.env`; `docker run --env-file` does not.
+    """
+    known = {name for field in fields for name in names_of(field, fields[field])}
+    return {
+        name: f"{name}: its value stands in quotes, which count as a part of it: take them away"
+        for name, value in environment.items()
+        if name.upper() in known and _QUOTED.fullmatch(value)
+    }
 
 
 def _nearest(name: str, known: Iterable[str]) -> str | None:

@@ -92,6 +92,13 @@ def _check_address(value: object) -> object:
     return value
 
 
+def _check_folder(value: object) -> object:
+    if isinstance(value, str) and (not value.strip() or value.lstrip()[0] == "~"):
+        msg = f"{value!r} is no folder: write its whole path, such as /var/lib/firstview"
+        raise ValueError(msg)
+    return value
+
+
 def _in_small_letters(value: object) -> object:
     return value.strip().lower() if isinstance(value, str) else value
 
@@ -104,6 +111,7 @@ def _split_list(value: object) -> object:
 
 Seconds = Annotated[float, BeforeValidator(parse_duration), Field(gt=0, le=_LONGEST)]
 Delay = Annotated[float, BeforeValidator(parse_duration), Field(ge=0, le=_LONGEST)]
+Folder = Annotated[Path, BeforeValidator(_check_folder)]
 Address = Annotated[str, BeforeValidator(_check_address)]
 Workers = Annotated[int | Literal["auto"], PlainValidator(parse_workers)]
 LogLevel = Annotated[
@@ -125,7 +133,7 @@ class Settings(BaseSettings):
     )
 
     # where things are
-    data_dir: Path = _setting(
+    data_dir: Folder = _setting(
         Path("data"), "Directory of the catalog, the spool, the disk cache and the embedded bucket."
     )
     bucket_url: str = _setting(
@@ -503,11 +511,14 @@ def read(**overrides: Any) -> Reading:  # noqa: ANN401 - any setting's own type
     unknown = mistakes.unknown_names(os.environ, "environment", fields)
     unknown = mistakes.unknown_names(file.values, str(path), fields) | unknown
     rest = (*file.mistakes, *unknown.values())
+    quoted = mistakes.quoted_values(os.environ, fields)
     try:
-        return Reading(Settings(**more, **overrides), rest)
+        return Reading(Settings(**more, **overrides), (*quoted.values(), *rest))
     except ValidationError as error:
-        lines = mistakes.explain(error, fields)
-        return Reading(None, (*lines, *_hidden_by(error, more | overrides), *rest))
+        lines = [*mistakes.explain(error, fields), *_hidden_by(error, more | overrides)]
+        said = set(_VARIABLE.findall("\n".join(lines)))
+        lines += [line for name, line in quoted.items() if name.upper() not in said]
+        return Reading(None, (*lines, *rest))
 
 
 def _hidden_by(error: ValidationError, given: dict[str, Any]) -> list[str]:
