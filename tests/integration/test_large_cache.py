@@ -43,7 +43,7 @@ LATE = 0.05 if AT_SCALE else math.inf
 ROUNDS, HITS = (10, 1000) if AT_SCALE else (1, 100)
 DATA = make_clip(SIZE, 95)
 
-pytestmark = [pytest.mark.timeout(1200 if AT_SCALE else 120), pytest.mark.blocking]
+pytestmark = [pytest.mark.timeout(1200 if AT_SCALE else 240), pytest.mark.blocking]
 
 
 def say(line: str) -> None:

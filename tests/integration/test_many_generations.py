@@ -43,7 +43,7 @@ ROUNDS = 10 if AT_SCALE else 1
 MOST_GROWTH = 16 * 1024 * 1024
 """Bytes that the process may gain between one round of questions and the next."""
 
-pytestmark = pytest.mark.timeout(900 if AT_SCALE else 60)
+pytestmark = pytest.mark.timeout(900 if AT_SCALE else 240)
 
 START = datetime(2024, 11, 21, tzinfo=UTC)
 APART = timedelta(seconds=30)

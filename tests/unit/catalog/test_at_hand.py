@@ -91,7 +91,7 @@ async def test_a_file_that_another_has_for_itself_is_not_waited_for(tmp_path: Pa
         began = time.monotonic()
         with pytest.raises(BlockingIOError):
             at_hand.first(module._ONE, ("told",))
-        assert time.monotonic() - began < 1.0
+        assert time.monotonic() - began < 4.0  # SQLite itself would wait for five
         at_hand.close()
 
 

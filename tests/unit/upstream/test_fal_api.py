@@ -394,12 +394,12 @@ async def test_an_api_that_keeps_failing_is_left_alone_and_the_other_is_not(
 
 
 async def test_an_api_is_asked_again_after_its_rest(fal: FakeFalApi, make: Make) -> None:
-    api = make(upstream_breaker_failures=1, upstream_breaker_pause="50ms")
+    api = make(upstream_breaker_failures=1, upstream_breaker_pause="400ms")
     fal.add(ID, MODEL, output=OUTPUT)
     fal.fail("status", Fault(status=500))
     with pytest.raises(SourceUnavailable):
         await api.result(MODEL, ID)
     with pytest.raises(HostResting):
         await api.result(MODEL, ID)
-    await asyncio.sleep(0.06)  # the pause itself
+    await asyncio.sleep(0.42)  # the pause itself
     assert await api.result(MODEL, ID) == Output(OUTPUT)
