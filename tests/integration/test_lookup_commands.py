@@ -237,4 +237,7 @@ def test_an_old_schema_is_one_sentence_that_says_what_to_run(
 def test_a_catalog_that_is_away_is_exit_code_3(tmp_path: Path, command: tuple[str, ...]) -> None:
     done = firstview(tmp_path, *command, FIRSTVIEW_DATABASE_URL="postgresql://u:pw@127.0.0.1:9/x")
     assert (done.returncode, done.stdout) == (3, "")
-    assert done.stderr == "firstview: The catalog cannot be reached.\n"
+    assert done.stderr == (
+        "firstview: The catalog cannot be reached: [Errno 111] Connection refused:"
+        " start the server, or correct the host and port in FIRSTVIEW_DATABASE_URL\n"
+    )
