@@ -94,7 +94,6 @@ async def listen(
             lane = Hits if tracer is None else TracedHits
             hits = lane(settings, corridor.locator, gate, videos.policy, metrics, access=access)
         listener = Listener(public, settings, metrics, hits)
-        public.cuts = lambda: listener.cuts
         stack.push_async_callback(lambda: listener.shutdown(grace.left))
         doors = Doors(listener)
         stack.callback(doors.close)

@@ -219,7 +219,10 @@ class Claims:
             claim = await self._recall(source, spool) if spool.size else None
         except CorruptClip as error:
             log.warning(
-                "an unfinished clip broke", request_id=flight.request_id, error=error.detail
+                "an unfinished clip broke",
+                request_id=flight.request_id,
+                error=error.slug,
+                detail=error.detail,
             )
             claim = None
         if claim is not None:

@@ -143,6 +143,11 @@ class Connection(asyncio.Protocol):
         """Whether the next reply is to be its last."""
         return self._listener.leaving
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether the reply that is on its way is cut off, because this process ends."""
+        return self._listener.cuts
+
     def stop(self) -> None:
         """The listener closes: end now, or after the reply that is on its way."""
         if self.sending is not None:

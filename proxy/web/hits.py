@@ -20,7 +20,7 @@ from proxy.errors import FirstviewError
 from proxy.settings import Settings
 from proxy.storage.open_files import ServedFile
 from proxy.telemetry.metrics import Metrics
-from proxy.telemetry.values import NEAR
+from proxy.telemetry.values import NEAR, STOPPED
 from proxy.web import exchange, headers, plain
 from proxy.web.access import Access, Hit
 from proxy.web.broken import Breakages
@@ -146,9 +146,7 @@ class Hits:
         except FirstviewError as error:
             self._break_off(hit, error, hit.sent + sent())
         except BaseException:  # told to stop: what was sent must not look whole
-            hit.connection.reset()
-            if self._broken is not None:
-                self._broken.hit(hit.told(hit.sent + sent(), "stopped"))
+            self._cut_off(hit, hit.sent + sent())
             raise
         finally:
             metrics.sent(tier).value += sent()
@@ -158,6 +156,9 @@ class Hits:
 
     def _break_off(self, hit: _Hit, error: FirstviewError, sent: int) -> None:
         """The reply cannot be finished: reset the connection, never end it cleanly."""
+        if hit.connection.is_cut:
+            self._cut_off(hit, sent)
+            return
         if self._broken is not None:
             self._broken.hit(hit.told(sent, error.slug))
         self._breakages.note(
@@ -168,6 +169,13 @@ class Hits:
             tier=hit.file.tier,
             hit=True,
         )
+        hit.connection.reset()
+
+    def _cut_off(self, hit: _Hit, sent: int) -> None:
+        """As `_break_off`, because this process ends."""
+        self._metrics.aborted.labels(STOPPED, hit.file.tier).inc()
+        if self._broken is not None:
+            self._broken.hit(hit.told(sent, STOPPED))
         hit.connection.reset()
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
 
 from aiohttp.web_request import BaseRequest
 
@@ -66,8 +65,6 @@ class Public:
         self._metrics = metrics
         self._access = access
         self._preflight = headers.preflight_fields(videos.policy)
-        self.cuts: Callable[[], bool] = lambda: False
-        """Whether replies end because this process does; told by who has the connections."""
 
     async def __call__(self, request: BaseRequest, connection: Connection) -> Sent:
         """Answer one request; an error before the first byte becomes a problem document."""
@@ -86,7 +83,7 @@ class Public:
             exchange.connection.reset()
             return Sent(keep_alive=False)
         except asyncio.CancelledError:
-            self._broke_off(exchange, STOPPED if self.cuts() else ViewerLeft.slug)
+            self._broke_off(exchange, STOPPED if exchange.connection.is_cut else ViewerLeft.slug)
             raise
         except Exception as error:  # noqa: BLE001 - the gate: whatever it is, the viewer is told
             return await self._refuse(exchange, error)

@@ -9,6 +9,7 @@ import struct
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import aiohttp
 import pytest
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
@@ -210,23 +211,30 @@ def broken(app: App, reason: str) -> dict[str, float]:
     }
 
 
+@pytest.mark.parametrize("state", ["warm", "cold"])
 @pytest.mark.parametrize("how", ["in time", "at once"])
 async def test_a_viewer_who_is_cut_off_by_a_stop_is_not_said_to_have_left(
-    tmp_path: Path, fal: FakeFal, logs: list[EventDict], how: str
+    tmp_path: Path, fal: FakeFal, logs: list[EventDict], how: str, state: str
 ) -> None:
     app = App(settings_for(tmp_path / "data", drain_timeout="100ms"))
     async with contextlib.AsyncExitStack() as viewers:
-        async with app.running():
-            origin = Origin(app, fal, None)  # type: ignore[arg-type]
-            await origin.clip("clip", DATA, Behaviour(stall_at=50_000))
-            viewer = await viewers.enter_async_context(raw_client(app.public_port))
+        async with app.running(), aiohttp.ClientSession() as session:
+            origin = Origin(app, fal, session)
+            if state == "warm":
+                await warm(origin, LARGE)
+                logs.clear()
+            else:
+                await origin.clip("clip", DATA, Behaviour(stall_at=50_000))
+            client = raw_client(app.public_port, buffer=16 * 1024)
+            viewer = await viewers.enter_async_context(client)
             await viewer.ask(path_of("clip"), FIELDS)
             await viewer.head()
             if how == "at once":
                 app.leaving.hurry()
         entry = await line(logs)
-    assert (entry["ended"], entry["tier"]) == ("stopped", "upstream")
-    assert broken(app, "stopped") == {"upstream": 1}
+    tier = "bucket" if state == "warm" else "upstream"
+    assert (entry["ended"], entry["tier"]) == ("stopped", tier)
+    assert broken(app, "stopped") == {tier: 1}
     assert broken(app, "viewer-left") == {}
 
 
