@@ -27,6 +27,8 @@ from tests.fixtures.origin import Origin, running_origin, settings_for
 from tests.fixtures.truth import Truth
 from tests.integration.test_command_line import firstview
 
+pytestmark = pytest.mark.timeout(180)  # each command is a process, which has to begin first
+
 SAME = (
     "request_id",
     "status",

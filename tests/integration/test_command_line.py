@@ -10,6 +10,8 @@ import pytest
 
 import proxy
 
+pytestmark = pytest.mark.timeout(180)  # each command is a process, which has to begin first
+
 COMMAND = [sys.executable, "-c", "from proxy.cli.main import main; main()"]
 
 
@@ -25,7 +27,7 @@ def firstview(folder: Path, *arguments: str, **variables: str) -> subprocess.Com
         env=environment,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=100,
         check=False,
     )
 
@@ -45,7 +47,7 @@ def test_help_names_every_command_without_loading_what_they_need(tmp_path: Path)
     heavy = ("sqlalchemy", "aiohttp", "pydantic", "aiobotocore", "uvloop")
     probe = f"import sys, proxy.cli.main; print([m for m in {heavy} if m in sys.modules])"
     loaded = subprocess.run(
-        [sys.executable, "-c", probe], capture_output=True, text=True, timeout=50, check=True
+        [sys.executable, "-c", probe], capture_output=True, text=True, timeout=100, check=True
     )
     assert loaded.stdout == "[]\n"
 

@@ -3,10 +3,14 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from proxy.catalog.engine import open_catalog
 from proxy.catalog.generations import Generations
 from proxy.records import Generation, Status
 from tests.integration.test_command_line import firstview
+
+pytestmark = pytest.mark.timeout(180)  # each command is a process, which has to begin first
 
 URL = "https://v3b.fal.media/files/b/{}/clip.mp4"
 

@@ -19,6 +19,8 @@ from proxy.catalog.schema import HEAD
 from proxy.records import Generation, Status
 from tests.integration.test_command_line import firstview
 
+pytestmark = pytest.mark.timeout(180)  # each command is a process, which has to begin first
+
 URL = "https://v3b.fal.media/files/b/{}/clip.mp4"
 TABLE = """
     CREATE TABLE generations (id bigserial, request_id text, user_id uuid, status text);

@@ -15,6 +15,8 @@ from proxy.catalog.jobs import Jobs
 from proxy.records import ClipFacts, JobKind, Registration
 from tests.integration.test_command_line import firstview
 
+pytestmark = pytest.mark.timeout(180)  # each command is a process, which has to begin first
+
 MADE = datetime(2026, 11, 1, 12, tzinfo=UTC)
 URL = "https://v3b.fal.media/files/b/{}.mp4"
 
