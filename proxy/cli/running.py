@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import signal
 import sys
@@ -28,9 +29,9 @@ T = TypeVar("T")
 
 _BY_SIGNAL: Final = 128
 """A process that a signal ended has this and the signal's number as its exit code, in shells."""
-_ECHO: Final = 0.25
-"""Seconds within which the same signal is the same word: `timeout` sends its own to the process,
-and then to the whole group."""
+ECHO: Final = 0.1
+"""Seconds within which a second SIGTERM is the first one again: `timeout` sends its own to the
+process, and then to the whole group."""
 _LAST_LINE: Final = 0.5
 """Seconds for the thread that writes the log."""
 _SHOW_CURSOR: Final = "\x1b[?25h"
@@ -50,7 +51,7 @@ class Stop(asyncio.Event):
         super().__init__()
         self.by: signal.Signals | None = None
         self.again = asyncio.Event()
-        self._said: tuple[signal.Signals, float] | None = None
+        self._told_at = -math.inf
         self._patience: float | None = None
         self._watchdog: threading.Timer | None = None
 
@@ -66,9 +67,10 @@ class Stop(asyncio.Event):
 
     def tell(self, by: signal.Signals) -> None:
         """Take a signal."""
-        said, self._said = self._said, (by, time.monotonic())
-        if said is not None and said[0] is by and time.monotonic() - said[1] < _ECHO:
-            return
+        if by is signal.SIGTERM:
+            before, self._told_at = self._told_at, time.monotonic()
+            if self._told_at - before < ECHO:
+                return
         if self.is_set() and by is signal.SIGINT:
             if sys.stderr.isatty():  # a progress bar may have hidden it
                 os.write(sys.stderr.fileno(), f"{_SHOW_CURSOR}\n".encode())

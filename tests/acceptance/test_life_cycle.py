@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from proxy.cli.running import ECHO
 from tests.fakes.fal import Behaviour, FakeFal, make_clip
 from tests.fixtures.origin import wait_for
 from tests.fixtures.raw import raw_client
@@ -69,6 +70,7 @@ async def test_who_insists_ends_a_stop_sooner_and_ctrl_c_at_once_and_the_next_pr
             assert (await probe(server, "/livez"))[0] == 200
             # As long as load balancers have not noticed, whoever comes is served, once.
             assert (await late.get("/healthz")).head.fields["connection"] == "close"
+            await asyncio.sleep(ECHO)  # what comes sooner is no second word
             assert await server.end(signal.SIGTERM) == 143
             body += await viewer.rest()
             assert viewer.end == "rst"  # nobody may take that for the whole clip
@@ -119,6 +121,7 @@ async def test_several_workers_live_are_ready_and_end_together(
         async with raw_client(port_of(server)) as late:
             assert (await late.get("/healthz")).head.fields["connection"] == "close"
         workers = server.workers
+        await asyncio.sleep(ECHO)  # what comes sooner is no second word
         assert await server.end(signal.SIGTERM) == 143
         assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
         assert not server.said("worker killed: it did not stop in time")
