@@ -25,7 +25,8 @@ from proxy.errors import FirstviewError
 if TYPE_CHECKING:  # an optional extra
     from opentelemetry.trace import Span, Tracer
 
-_FAILED: Final = 500
+FAILED: Final = 500
+"""The least status of what has failed, rather than been refused."""
 
 
 class TracedLocator(Locator):
@@ -117,7 +118,7 @@ def spanned(tracer: Tracer, name: str, **more: Any) -> Iterator[Span]:  # noqa: 
         try:
             yield span
         except FirstviewError as error:
-            if error.status >= _FAILED:  # not a clip that is none
+            if error.status >= FAILED:  # not a clip that is none
                 fail(span, error.slug)
             raise
         except Exception:

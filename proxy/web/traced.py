@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from proxy.delivery.traced import fail, spanned, trace_of
+from proxy.delivery.traced import FAILED, fail, spanned, trace_of
 from proxy.telemetry.guard import Guard
 from proxy.telemetry.values import OF_VIEWERS
 from proxy.web.access import Access
@@ -26,7 +26,6 @@ if TYPE_CHECKING:  # an optional extra
     from opentelemetry.trace import Tracer
 
 _IN_A_TRACE: Final = re.compile(rb"\r\ntraceparent:", re.IGNORECASE)
-_FAILED: Final = 500
 _LONGEST: Final = 200
 """Characters of what a client sends."""
 _guard = Guard()
@@ -84,7 +83,7 @@ class TracedPublic(Public):
                 if exchange.request_id is None:
                     span.update_name("request")
                 broke = exchange.ended is not None and exchange.ended not in OF_VIEWERS
-                if broke or (exchange.status or 0) >= _FAILED:
+                if broke or (exchange.status or 0) >= FAILED:
                     fail(span, exchange.ended)
 
 

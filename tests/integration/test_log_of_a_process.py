@@ -8,9 +8,9 @@ import fcntl
 import json
 import os
 import signal
-import socket
 import sys
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -21,6 +21,7 @@ import pytest
 from tests.fakes.fal import Behaviour, FakeFal
 from tests.fakes.fal.media import make_clip
 from tests.fixtures.origin import wait_for
+from tests.fixtures.servers import free_port
 from tests.fixtures.serving import Serving, serving
 
 DATA = make_clip(50_000, 12)
@@ -133,11 +134,23 @@ async def _ask(request: Any) -> None:
             await reply.read()
 
 
+@contextlib.asynccontextmanager
+async def stopped_well(process: asyncio.subprocess.Process) -> AsyncIterator[None]:
+    """At the end of the block the process is told to stop, and ends in good order."""
+    try:
+        yield
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(20):
+            assert await process.wait() == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
 @pytest.mark.timeout(120)
 async def test_it_serves_without_standard_streams_too(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     environment = {
         "FIRSTVIEW_DATA_DIR": str(tmp_path / "data"),
         "FIRSTVIEW_LISTEN": address,
@@ -159,16 +172,8 @@ async def test_it_serves_without_standard_streams_too(tmp_path: Path) -> None:
                 return reply.status == 200
         return False
 
-    try:
-        async with aiohttp.ClientSession() as client:
-            await wait_for(serves, 60)
-        process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(20):
-            assert await process.wait() == 0
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+    async with stopped_well(process), aiohttp.ClientSession() as client:
+        await wait_for(serves, 60)
 
 
 @pytest.mark.timeout(120)
@@ -198,7 +203,9 @@ async def test_a_log_that_nobody_reads_holds_up_no_viewer(tmp_path: Path, fal: F
             said.extend(os.read(reading, 4096))
         return b"\n" in said
 
-    try:
+    async with contextlib.AsyncExitStack() as stack:
+        stack.callback(os.close, reading)
+        await stack.enter_async_context(stopped_well(process))
         await wait_for(serves, 60)
         address = json.loads(said.partition(b"\n")[0])["public"]
         began = time.monotonic()
@@ -207,11 +214,3 @@ async def test_a_log_that_nobody_reads_holds_up_no_viewer(tmp_path: Path, fal: F
                 async with client.get(f"http://{address}/nothing") as reply:
                     assert reply.status == 404
         assert time.monotonic() - began < 30
-        process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(20):
-            assert await process.wait() == 0
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-        os.close(reading)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -55,11 +56,11 @@ class _Viewer:
         chapter = self._story.chapters[clip.request_id]
         told = len(chapter.replies)
         seen = await self._view(clip)
-        end = time.monotonic() + _TOLD_WITHIN
-        while time.monotonic() < end:
-            if len(chapter.replies) > told:
-                break
-            await asyncio.sleep(_LOOK_EVERY)
+
+        async def is_told() -> bool:
+            return len(chapter.replies) > told
+
+        await _until(is_told, _TOLD_WITHIN)
         return seen
 
     async def _view(self, clip: DemoClip) -> _View:
@@ -82,13 +83,23 @@ class _Viewer:
 
         And the catalog knows of it a moment before that is told.
         """
-        app, end = self.stage.app, time.monotonic() + _STORED_WITHIN
-        while time.monotonic() < end:
+        app = self.stage.app
+
+        async def is_stored() -> bool:
             row = await app.generations.get(clip.request_id)
             under_way = clip.request_id in app.ownership or app.flights.get(clip.request_id)
-            if row is not None and row.mirrored_at and not under_way:
-                return
-            await asyncio.sleep(_LOOK_EVERY)
+            return row is not None and bool(row.mirrored_at) and not under_way
+
+        await _until(is_stored, _STORED_WITHIN)
+
+
+async def _until(is_so: Callable[[], Awaitable[bool]], within: float) -> None:
+    """Wait until it is so, for so many seconds at most; what is printed next shows if it was."""
+    end = time.monotonic() + within
+    while time.monotonic() < end:
+        if await is_so():
+            return
+        await asyncio.sleep(_LOOK_EVERY)
 
 
 async def run_once(console: Console, stage: Stage, story: Story, options: Options) -> int:
